@@ -1,0 +1,137 @@
+"""Which rows may share a batch, and what a row must say before it can be generated."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fastgen.errors import EngineError, FieldProblem
+from fastgen.fields import show
+from fastgen.generate.schedulers import SCHEDULERS, executed_steps, scheduler_name
+from fastgen.records import LambdaPolicy, Row
+
+if TYPE_CHECKING:
+    from fastgen.engine.spec import EngineSpec
+
+DEFAULT_STEPS = 30
+DEFAULT_GUIDANCE = 7.5
+
+
+class Group(NamedTuple):
+    """Rows that agree in all of this go through the same steps together; all else is data of the row."""
+
+    scheduler: str
+    steps: int
+    height: int
+    width: int
+    mode: str
+    executed: int
+    guided: bool
+
+
+def group_of(row: Row) -> Group:
+    """Group of a complete row (see `complete_row`)."""
+    assert row.steps and row.scheduler and row.height and row.width and row.guidance_scale is not None
+    mode = row.mode or "t2i"
+    executed = executed_steps(row.steps, row.strength or 1.0) if mode == "img2img" else row.steps
+    guided = row.guidance_scale > 1
+    return Group(row.scheduler, row.steps, row.height, row.width, mode, executed, guided)
+
+
+def batches(rows: Sequence[Row], size: int) -> Iterator[tuple[Group, list[Row]]]:
+    """Yield full batches of every group, and its rest as a shorter one; groups in order of their first row.
+
+    Args:
+        rows: complete rows, in any order; the order within a group is kept.
+        size: rows of a full batch, >= 1.
+    """
+    groups: dict[Group, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(group_of(row), []).append(row)
+    for group, members in groups.items():
+        for first in range(0, len(members), size):
+            yield group, members[first : first + size]
+
+
+def complete_row(row: Row, spec: "EngineSpec", scheduler_config: Mapping[str, Any]) -> Row:
+    """Fill in what the row leaves to the engine, and check that the engine can make it.
+
+    Args:
+        row: a resolved image row.
+        spec: of the engine.
+        scheduler_config: of the engine; names the scheduler of rows that name none.
+
+    Returns:
+        The row with steps, scheduler, guidance scale, width, height, mode and negative prompt: alone enough
+            to
+        regenerate the image.
+
+    Raises:
+        EngineError: the engine cannot make this row; names row, field, what it got and what is allowed.
+    """
+    defaults = engine_defaults(spec, scheduler_config)
+    done = replace(row, mode=row.mode or "t2i", negative_prompt=row.negative_prompt or "").with_defaults(defaults)
+    problems = [*engine_problems(done, spec), *_unresolved(done)]
+    if problems:
+        raise EngineError("\n".join(f"row {row.id!r}: {problem}" for problem in problems))
+    return done
+
+
+def engine_defaults(spec: "EngineSpec", scheduler_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Values, by row field, for rows that lack them: the model's own settings."""
+    own = spec.defaults
+    return {
+        "steps": own.get("steps", DEFAULT_STEPS),
+        "guidance_scale": own.get("guidance_scale", DEFAULT_GUIDANCE),
+        "scheduler": own.get("scheduler") or scheduler_name(None, scheduler_config),
+        "width": spec.width,
+        "height": spec.height,
+    }
+
+
+def engine_problems(row: Row, spec: "EngineSpec") -> list[FieldProblem]:
+    """What this engine cannot do for a row, resolved or not; fields that are None are not looked at."""
+    problems = []
+
+    def add(field: str, got: object, allowed: str) -> None:
+        problems.append(FieldProblem(field, show(got), allowed))
+
+    for name, side in (("width", spec.width), ("height", spec.height)):
+        if getattr(row, name) not in (None, side):
+            add(
+                name,
+                getattr(row, name),
+                f"{side}, the size of this engine; or leave it out, or fastgen build --size",
+            )
+    if row.scheduler is not None and row.scheduler not in SCHEDULERS:
+        add("scheduler", row.scheduler, ", ".join(SCHEDULERS))
+    if isinstance(row.lambda_, float) and not spec.has_image_prompt:
+        add("lambda", row.lambda_, "null: this engine has no IP-Adapter; or build one with --ip-adapter")
+    if row.mode == "latent":
+        add("mode", row.mode, "t2i or img2img; this version cannot invert references")
+    if row.mode == "img2img" and row.steps and row.strength and executed_steps(row.steps, row.strength) < 1:
+        add("strength", row.strength, f"at least {1 / row.steps:.3g}, so that one of {row.steps} steps is run")
+    for adapter in row.adapters:
+        scale = spec.adapters.get(adapter.name)
+        if scale is None or abs(scale - adapter.scale) > 1e-6:
+            fused = ", ".join(f"{name} at {value:g}" for name, value in spec.adapters.items()) or "none"
+            option = f"--lora {adapter.name}=PATH@{adapter.scale:g}"
+            add(
+                "adapters",
+                {adapter.name: adapter.scale},
+                f"what this engine has ({fused}); or fastgen build {option}",
+            )
+    return problems
+
+
+def _unresolved(row: Row) -> Iterator[FieldProblem]:
+    """What a row must say before it can be generated, whatever the engine."""
+    if row.id is None or row.seed is None:
+        yield FieldProblem("seed", "nothing", "an id and a seed; fastgen plan gives both")
+    if isinstance(row.lambda_, LambdaPolicy):
+        yield FieldProblem("lambda", row.lambda_.policy, "a number or null; fastgen plan draws it")
+    elif row.lambda_ is not None and (row.ref is None or "ip" not in row.ref.role):
+        yield FieldProblem("lambda", show(row.lambda_), 'null, or a ref with the role "ip" beside it')
+    if row.mode == "img2img" and (row.ref is None or "init" not in row.ref.role):
+        yield FieldProblem("ref.role", "no init", 'a reference with the role "init", which mode img2img needs')
+    if row.mode == "img2img" and row.strength is None:
+        yield FieldProblem("strength", "nothing", "a number above 0 up to 1, which mode img2img needs")

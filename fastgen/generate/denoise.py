@@ -1,0 +1,99 @@
+"""The denoising loop: start noise and conditions in, clean latents out."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from fastgen.generate.schedulers import Schedule
+
+
+class NoisePredictor(Protocol):
+    """The engine's UNet; every input has a batch axis."""
+
+    def __call__(
+        self, *, sample: Tensor, timestep: Tensor, text_embeds: Tensor, image_embeds: Tensor, ip_scale: Tensor
+    ) -> Tensor:
+        """(B, C, h, w), (B,), (B, 77, D), (B, T, D), (B,) -> predicted noise (or v) (B, C, h, w)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What steers a batch; row i of every tensor belongs to image i.
+
+    Args:
+        text: prompts, (B, 77, D).
+        image: image-prompt tokens, (B, T, D).
+        ip_scale: lambda, (B,); it weights the image branch in both halves of the guidance.
+        guidance: weight of classifier-free guidance, (B,); None: no unconditional half is computed.
+        negative_text: negative prompts, (B, 77, D); needed with `guidance`.
+        no_image: tokens of "no image" for the unconditional half, (1, T, D); needed with `guidance`.
+        late_text: prompts that take over at `switch`, (B, 77, D), or None.
+        switch: share of the steps that use `text` before `late_text`, (B,), 0..1, or None.
+    """
+
+    text: Tensor
+    image: Tensor
+    ip_scale: Tensor
+    guidance: Tensor | None = None
+    negative_text: Tensor | None = None
+    no_image: Tensor | None = None
+    late_text: Tensor | None = None
+    switch: Tensor | None = None
+
+    def text_at(self, progress: float) -> Tensor:
+        """The prompts that hold when the share `progress` of the steps is done, (B, 77, D)."""
+        if self.late_text is None or self.switch is None:
+            return self.text
+        return torch.where((self.switch > progress)[:, None, None], self.text, self.late_text)
+
+
+def start_noise(generators: list[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
+    """Unit noise, float32 (B, C, h, w) on the CPU, row i from generator i alone, as diffusers makes it."""
+    return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators])
+
+
+@torch.inference_mode()
+def denoise(
+    unet: NoisePredictor,
+    latents: Tensor,
+    schedule: "Schedule",
+    *,
+    conditions: Conditions,
+    generators: list[torch.Generator],
+) -> Tensor:
+    """Denoise one batch; image i depends on row i of every argument and on nothing else.
+
+    Args:
+        unet: any backend.
+        latents: (B, C, h, w) float32 at the noise level of the schedule's first step.
+        schedule: a new one; it is used up.
+        conditions: text, image tokens, lambda and guidance of every row.
+        generators: one per row; only schedulers that draw noise at every step use them.
+
+    Returns:
+        Latents, (B, C, h, w) float32, scaled as the VAE's encoder output times its scaling factor.
+    """
+    for number, t in enumerate(schedule.timesteps):
+        text = conditions.text_at(number / len(schedule.timesteps))
+        noise = guided_noise(unet, schedule.scale_input(latents, t), t, text=text, conditions=conditions)
+        latents = schedule.step(noise, t, latents, generators=generators)
+    return latents
+
+
+def guided_noise(unet: NoisePredictor, x: Tensor, t: Tensor, *, text: Tensor, conditions: Conditions) -> Tensor:
+    """One prediction for x (B, C, h, w) with every row's own lambda and guidance weight."""
+    image, scale = conditions.image, conditions.ip_scale
+    if conditions.guidance is None:
+        return unet(sample=x, timestep=t.expand(len(x)), text_embeds=text, image_embeds=image, ip_scale=scale)
+    assert conditions.negative_text is not None and conditions.no_image is not None
+    without, with_ = unet(
+        sample=torch.cat([x, x]),
+        timestep=t.expand(2 * len(x)),
+        text_embeds=torch.cat([conditions.negative_text, text]),
+        image_embeds=torch.cat([conditions.no_image.expand_as(image), image]),
+        ip_scale=torch.cat([scale, scale]),
+    ).chunk(2)
+    return without + conditions.guidance[:, None, None, None] * (with_ - without)

@@ -1,0 +1,107 @@
+"""How far a run is: a live bar on a terminal, else one plain line per shard; both on standard error."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class RunProgress:
+    """Counts images; a context manager.
+
+    Attributes:
+        made: images finished since the start of this process.
+        failed: those of them that have a status other than good.
+    """
+
+    def __init__(self, *, rows: int, done: int, quiet: bool = False) -> None:
+        """Prepare.
+
+        Args:
+            rows: rows of this rank in all.
+            done: those that were on the disk before.
+            quiet: show nothing.
+        """
+        self.rows, self._before = rows, done
+        self.made = self.failed = 0
+        self._quiet = quiet
+        self._start = time.perf_counter()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "RunProgress":
+        """Start the clock; show the bar if standard error is a terminal."""
+        self._start = time.perf_counter()
+        if not self._quiet and sys.stderr.isatty():
+            self._bar = _bar()
+            self._bar.start()
+            self._task = self._bar.add_task("images", total=self.rows, completed=self._before, rate="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start of generation."""
+        return time.perf_counter() - self._start
+
+    @property
+    def rate(self) -> float:
+        """Images per second since the start of generation."""
+        return self.made / max(self.seconds, 1e-9)
+
+    def image(self, *, good: bool) -> None:
+        """Count one image."""
+        self.made += 1
+        self.failed += not good
+        if self._bar is not None and self._task is not None:
+            trouble = f", {self.failed} failed" if self.failed else ""
+            self._bar.update(self._task, advance=1, rate=f"{self.rate:.3g} images/s{trouble}")
+
+    def shard(self, name: str, rows: int) -> None:
+        """Say that a shard is on the disk."""
+        if self._bar is None and not self._quiet:
+            left = self.rows - self._before - self.made
+            trouble = f", {self.failed} failed" if self.failed else ""
+            self.say(
+                f"{name}: {rows} images; {self._before + self.made} of {self.rows} done{trouble}, "
+                f"{self.rate:.3g} images/s, {_clock(left / max(self.rate, 1e-9))} left"
+            )
+
+    def say(self, line: str) -> None:
+        """Print one line above the bar, or plainly."""
+        if not self._quiet:
+            say(line)
+
+
+def say(line: str) -> None:
+    """Print one line to standard error, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"
