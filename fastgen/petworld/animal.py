@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
@@ -237,7 +238,8 @@ def _vary(breed: Breed, rng: np.random.Generator) -> Breed:
 
     names = ("main", "second", "third", "ear_colour", "leg_colour", "foot_colour", "tail_colour", "tail_tip",
              "chest", "ruff", "beard", "topknot")  # fmt: skip
-    return replace(breed, **{name: change(getattr(breed, name)) for name in names})
+    changed: dict[str, Any] = {name: change(getattr(breed, name)) for name in names}
+    return replace(breed, **changed)
 
 
 def animal_scale(breed: Breed, size: float, pose: str, ground: float) -> float:

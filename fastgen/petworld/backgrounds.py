@@ -1,7 +1,8 @@
 """The ten backgrounds: each one is told apart by its objects, not by its colours alone."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -9,10 +10,11 @@ from PIL import Image
 from fastgen.petworld.drawing import Colour, Painter, mix, shade
 
 Rng = np.random.Generator
+T = TypeVar("T")
 
 
-def _pick(rng: Rng, colours: tuple[Colour, ...]) -> Colour:
-    return colours[rng.integers(len(colours))]
+def _pick(rng: Rng, values: Sequence[T]) -> T:
+    return values[rng.integers(len(values))]
 
 
 def _cloud(p: Painter, x: float, y: float, s: float, colour: Colour) -> None:
@@ -139,7 +141,7 @@ def street(p: Painter, rng: Rng) -> None:
     p.gradient(0.73, 1.0, (96, 98, 106), (74, 76, 84))
     for x in np.arange(rng.uniform(-0.2, 0.0), 1.0, 0.3).tolist():
         p.polygon([(x + 0.02, 0.9), (x + 0.18, 0.9), (x + 0.16, 0.935), (x, 0.935)], (250, 244, 214))
-    x = _pick(rng, (0.07, 0.93))  # type: ignore[arg-type]
+    x = _pick(rng, (0.07, 0.93))
     p.line([(x, 0.74), (x, 0.22)], 0.026, (44, 50, 58))
     p.rect(x - 0.05, 0.14, x + 0.05, 0.23, (255, 236, 150), 0.02)
     p.rect(x - 0.06, 0.12, x + 0.06, 0.15, (44, 50, 58))
@@ -153,7 +155,7 @@ def snow(p: Painter, rng: Rng) -> None:
     for x in (0.08, 0.3, 0.72, 0.93):
         x = x + rng.uniform(-0.05, 0.05)
         _fir(p, x, 0.68, rng.uniform(0.4, 0.56), _pick(rng, ((52, 96, 84), (64, 110, 92))), (248, 250, 254))
-    x = _pick(rng, (0.12, 0.88))  # type: ignore[arg-type]
+    x = _pick(rng, (0.12, 0.88))
     for dy, r in ((0.0, 0.085), (-0.12, 0.06)):
         p.ellipse(x, 0.74 + dy, r + 0.008, r + 0.008, (176, 190, 212))
         p.ellipse(x, 0.74 + dy, r, r, (252, 253, 255))
@@ -175,7 +177,7 @@ def lake(p: Painter, rng: Rng) -> None:
     p.gradient(0.45, 1.0, (92, 164, 204), (26, 86, 140))
     for x, y in rng.uniform((-0.05, 0.5), (0.95, 0.76), (14, 2)).tolist():
         p.rect(x, y, x + 0.13, y + 0.012, (182, 220, 238))
-    x, y = _pick(rng, (0.16, 0.84)), 0.56  # type: ignore[arg-type]
+    x, y = _pick(rng, (0.16, 0.84)), 0.56
     p.polygon([(x - 0.11, y), (x + 0.11, y), (x + 0.07, y + 0.06), (x - 0.07, y + 0.06)], (150, 62, 46))
     p.polygon([(x - 0.01, y - 0.02), (x - 0.01, y - 0.26), (x + 0.1, y - 0.02)], (252, 250, 244))
     p.polygon([(x - 0.025, y - 0.02), (x - 0.025, y - 0.2), (x - 0.08, y - 0.02)], (236, 226, 206))
@@ -292,7 +294,7 @@ def night(p: Painter, rng: Rng) -> None:
     p.gradient(0.0, 0.66, (10, 12, 44), (54, 56, 116))
     for x, y in rng.uniform((0.0, 0.0), (1.0, 0.45), (28, 2)).tolist():
         p.ellipse(x, y, 0.009, 0.009, (255, 252, 220))
-    x = _pick(rng, (0.14, 0.86))  # type: ignore[arg-type]
+    x = _pick(rng, (0.14, 0.86))
     p.ellipse(x, 0.16, 0.1, 0.1, (252, 244, 196))
     p.ellipse(x + 0.045, 0.14, 0.08, 0.08, (18, 20, 56))
     _hill(p, 0.2, 0.72, 0.5, 0.24, (28, 38, 66))

@@ -6,6 +6,7 @@ of 64 pixels can show it; some are close neighbours on purpose, as in Oxford-III
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -249,7 +250,7 @@ def _pretraining(index: int) -> Breed:
     main, second, third = (_random_colour(rng) for _ in range(3))
     while sum(abs(a - b) for a, b in zip(main, second, strict=True)) < 120:
         second = _random_colour(rng)  # a pattern nobody can see would make the label unlearnable
-    extras = {key: _random_colour(rng) if rng.random() < share else None for key, share in (
+    extras: dict[str, Any] = {key: _random_colour(rng) if rng.random() < share else None for key, share in (
         ("ear_colour", 0.4), ("foot_colour", 0.3), ("tail_tip", 0.25), ("chest", 0.3), ("ruff", 0.2),
         ("beard", 0.12), ("topknot", 0.15), ("leg_colour", 0.2))}  # fmt: skip
     return Breed(

@@ -211,6 +211,7 @@ def _subject(scene: Scene, parts: frozenset[str], draw: _Draw) -> str:
 def _noun_phrase(scene: Scene, parts: frozenset[str], draw: _Draw, tables: _Wording) -> str:
     subject = _subject(scene, parts, draw)
     if draw.chance(0.22):
+        adjectives: Sequence[str]
         if not tables.is_train:
             adjectives = words.UNSEEN_ADJECTIVES
         else:

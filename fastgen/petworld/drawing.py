@@ -96,7 +96,7 @@ def blob(x: float, y: float, rx: float, ry: float, angle: float = 0.0, fur: str 
     elif fur == "curly":
         bump = FUR_TEETH[fur] * np.sin(phase * math.pi)
     else:
-        bump = 0.0
+        bump = np.zeros_like(t)
     u, v = (rx + bump) * np.cos(t), (ry + bump) * np.sin(t)
     c, s = math.cos(angle), math.sin(angle)
     return np.stack([x + u * c - v * s, y + u * s + v * c], axis=1)

@@ -1,0 +1,149 @@
+"""Trains the UNet of the mini model: `python -m repro.mini.unet --work out/mini`.
+
+Needs the checkpoints of `repro.mini.clip` (frozen text encoder) and `repro.mini.vae` (frozen latents). v-prediction,
+min-SNR weighting (gamma 5, Hang et al. 2023, arXiv 2303.09556), caption dropout 0.1, AdamW, averaged weights. Steps
+may be raised between runs: the rate stays constant until `--decay-from` of the steps.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from fastgen.petworld.attributes import Scene
+from fastgen.petworld.captions import PARTS, caption
+from repro.mini.clip import new_clip
+from repro.mini.data import TRAIN_SEED, load_images
+from repro.mini.tokenizer import make_tokenizer
+from repro.mini.training import arguments, device, load_average, scenes_at, step_rng, to_tensor, train
+from repro.mini.vae import new_vae
+
+CAPTION_DROPOUT = 0.1
+SNR_GAMMA = 5.0
+FULL = frozenset({"breed", "background", "pose", "style"})
+
+
+def new_unet() -> UNet2DConditionModel:
+    """The UNet with random weights: 16 x 16 x 16 latents, 128-wide text, cross-attention at 8 x 8."""
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=16,
+        out_channels=16,
+        block_out_channels=(64, 160),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    return unet.to(device(), memory_format=torch.channels_last)
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule with v-prediction."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+
+
+class TextEncoder:
+    """The frozen text tower: captions to (B, 77, 128)."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.tokenizer = make_tokenizer(args.work / "tokenizer")
+        clip = new_clip(self.tokenizer)
+        clip.load_state_dict(load_average(args.work / "clip.pt"))
+        self.model = CLIPTextModel(clip.config.text_config)
+        self.model.text_model.load_state_dict(clip.text_model.state_dict())
+        self.model.to(device()).eval()
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Encodes B texts as Stable Diffusion's pipeline does: padded to 77 tokens, last hidden state."""
+        tokens = self.tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        return self.model(tokens.input_ids.to(device())).last_hidden_state
+
+
+@torch.no_grad()
+def load_latents(args: argparse.Namespace) -> Tensor:
+    """Latents of the first N training pictures, float16 (N, 16, 16, 16), encoded on the first call and kept."""
+    path = args.work / f"latents-{args.pictures}.pt"
+    if not path.exists():
+        vae = new_vae()
+        vae.load_state_dict(load_average(args.work / "vae-centred.pt"))
+        images = load_images(args.work, TRAIN_SEED, args.count)[: args.pictures]
+        parts = []
+        for i in range(0, len(images), 250):
+            parts.append(vae.encode(to_tensor(images[i : i + 250])).latent_dist.mode().half().cpu())
+        torch.save(torch.cat(parts).contiguous(), path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+    return torch.load(path, weights_only=True)
+
+
+def v_loss(output: Tensor, clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
+    """Min-SNR weighted v-prediction loss (arXiv 2303.09556, section 3.4: weight min(snr, gamma) / (snr + 1)).
+
+    Args:
+        output, clean, noise: (B, C, h, w).
+        alphas: cumulative alphas of the rows' timesteps, (B,).
+    """
+    a = alphas[:, None, None, None]
+    target = a.sqrt() * noise - (1 - a).sqrt() * clean
+    snr = alphas / (1 - alphas)
+    weight = snr.clamp(max=SNR_GAMMA) / (snr + 1)
+    return ((output - target).square().mean((1, 2, 3)) * weight).mean() / weight.mean()
+
+
+def training_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption for the UNet: half are complete, half mention what they happen to; sometimes none (dropout)."""
+    if rng.random() < CAPTION_DROPOUT:
+        return ""
+    u = rng.random()
+    if u < 0.5:
+        extra = {part for part in PARTS - FULL if rng.random() < 0.1}
+        return caption(scene, rng, parts=FULL | extra)
+    return caption(scene, rng)
+
+
+class UNetLoss:
+    """The loss of one step."""
+
+    def __init__(self, unet: UNet2DConditionModel, args: argparse.Namespace) -> None:
+        self.unet, self.batch = unet, args.batch
+        self.latents, self.encode = load_latents(args), TextEncoder(args)
+        self.alphas = new_scheduler().alphas_cumprod.to(device())
+
+    def __call__(self, step: int) -> Tensor:
+        """Scalar loss of the step's batch."""
+        rng = step_rng("unet", step)
+        indices = rng.integers(0, len(self.latents) - 1000, self.batch)
+        clean = self.latents[torch.from_numpy(indices)].to(device()).float()
+        text = self.encode([training_caption(s, rng) for s in scenes_at(indices)])
+        # Stratified timesteps: one in each of B equal parts of the schedule, which halves the variance of the loss.
+        t = (torch.rand(self.batch) + torch.arange(self.batch)) * (len(self.alphas) / self.batch)
+        t = t.long().clamp(max=len(self.alphas) - 1).to(device())
+        noise = torch.randn(clean.shape).to(device())
+        a = self.alphas[t][:, None, None, None]
+        noisy = (a.sqrt() * clean + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        return v_loss(self.unet(noisy, t, text).sample, clean, noise, self.alphas[t])
+
+
+def main() -> None:
+    """Trains, resuming from the last checkpoint."""
+    args = arguments(__doc__, steps=5000, batch=32, lr=1e-3, count=60_000, pictures=60_000, decay_from=0.6)
+    unet = new_unet()
+    train("unet", unet, UNetLoss(unet, args), args, decay_from=args.decay_from)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Trains the autoencoder of the mini model: `python -m repro.mini.vae --work out/mini`.
+
+Factor 4, 16 latent channels: 64 x 64 x 3 pictures become 16 x 16 x 16 latents. First everything is trained
+(`--steps`), then the decoder alone on the frozen encoder (`--decoder-steps`), which may go on while the UNet already
+learns the latents.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from repro.mini.data import TRAIN_SEED, load_images
+from repro.mini.training import arguments, device, load_average, step_rng, to_tensor, train
+
+KL_WEIGHT = 1e-6
+
+
+def new_vae() -> AutoencoderKL:
+    """The autoencoder with random weights."""
+    vae = AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=16,
+        block_out_channels=(24, 48, 96),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=64,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+        force_upcast=False,
+    )
+    return vae.to(device(), memory_format=torch.channels_last)
+
+
+def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Squared and absolute error of pixels, and absolute error of their differences (edges, whiskers, stripes)."""
+    edges = sum(F.l1_loss(output.diff(dim=d), target.diff(dim=d)) for d in (2, 3))
+    return 2 * F.mse_loss(output, target) + F.l1_loss(output, target) + 0.5 * edges
+
+
+class VaeLoss:
+    """The loss of one step: reconstruction from a sampled latent plus a small KL term."""
+
+    def __init__(self, vae: AutoencoderKL, images: np.ndarray, batch: int, *, stage: str) -> None:
+        self.vae, self.images, self.batch, self.stage = vae, images, batch, stage
+
+    def __call__(self, step: int) -> Tensor:
+        """Scalar loss of the step's batch."""
+        rng = step_rng(self.stage, step)
+        indices = np.sort(rng.choice(len(self.images), self.batch, replace=False))
+        x = to_tensor(self.images[indices])
+        if self.stage == "vae":
+            posterior = self.vae.encode(x).latent_dist
+            kl = posterior.kl().mean()
+            return reconstruction_loss(self.vae.decode(posterior.sample()).sample, x) + KL_WEIGHT * kl
+        with torch.no_grad():
+            latents = self.vae.encode(x).latent_dist.mode()
+        return reconstruction_loss(self.vae.decode(latents).sample, x)
+
+
+@torch.no_grad()
+def centre_latents(vae: AutoencoderKL, images: np.ndarray) -> None:
+    """Folds mean and scale of the latents into the 1 x 1 convolutions around them, in place.
+
+    Afterwards the latents of the data have zero mean in every channel and unit variance over all channels, so the
+    scaling factor is 1 and no pipeline needs a shift.
+    """
+    latents = torch.cat(
+        [vae.encode(to_tensor(images[i : i + 100])).latent_dist.mode() for i in range(0, len(images), 100)]
+    )
+    mean = latents.mean((0, 2, 3))
+    scale = (latents - mean[:, None, None]).std()
+    channels = len(mean)
+    weight, bias = vae.quant_conv.weight, vae.quant_conv.bias
+    bias[:channels] -= mean
+    weight[:channels] /= scale
+    bias[:channels] /= scale
+    bias[channels:] -= 2 * scale.log()  # the second half is the log variance
+    vae.post_quant_conv.bias += vae.post_quant_conv.weight[:, :, 0, 0] @ mean
+    vae.post_quant_conv.weight *= scale
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
+    """Mean peak signal-to-noise ratio of reconstructions in dB, of pictures in [-1, 1]."""
+    values = []
+    for i in range(0, len(images), 100):
+        x = to_tensor(images[i : i + 100])
+        y = vae.decode(vae.encode(x).latent_dist.mode()).sample.clamp(-1, 1)
+        values.append(10 * torch.log10(4 / (y - x).square().mean((1, 2, 3))))
+    return torch.cat(values).mean().item()
+
+
+def main() -> None:
+    """Trains both stages and prints the reconstruction quality on held-out pictures."""
+    args: argparse.Namespace = arguments(__doc__, steps=3000, decoder_steps=0, batch=16, lr=1.5e-3, count=60_000)
+    images = load_images(args.work, TRAIN_SEED, args.count)
+    vae = new_vae()
+    if not args.decoder_steps:
+        average = train("vae", vae, VaeLoss(vae, images[:-1000], args.batch, stage="vae"), args)
+        vae.load_state_dict(average.weights)
+        centre_latents(vae, images[:4000])
+        torch.save({"average": vae.state_dict()}, args.work / "vae-centred.pt")
+    else:
+        vae.load_state_dict(load_average(args.work / "vae-centred.pt"))
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+        args.steps = args.decoder_steps
+        loss = VaeLoss(vae, images[:-1000], args.batch, stage="vae-decoder")
+        vae.load_state_dict(train("vae-decoder", vae, loss, args).weights)
+    print("PSNR:", psnr(vae, images[-1000:]), "dB")
+
+
+if __name__ == "__main__":
+    main()
