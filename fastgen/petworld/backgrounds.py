@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def _pick(rng: Rng, values: Sequence[T]) -> T:
-    return values[rng.integers(len(values))]
+    return values[int(rng.integers(len(values)))]
 
 
 def _cloud(p: Painter, x: float, y: float, s: float, colour: Colour) -> None:

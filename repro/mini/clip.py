@@ -30,7 +30,12 @@ RATES = {"breed": 0.8, "background": 0.6, "pose": 0.6, "style": 0.7, "light": 0.
 
 def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     """A CLIP with 128-wide towers for 64-pixel pictures; random weights."""
-    tower: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": 4, "num_attention_heads": 4}
+    tower: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    }
     tower |= {"hidden_act": "quick_gelu", "projection_dim": WIDTH}
     text = tower | {
         "vocab_size": len(tokenizer),
