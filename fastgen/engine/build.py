@@ -1,0 +1,205 @@
+"""Model folder -> engine folder: load, fuse, export, compare, publish."""
+
+import json
+import platform
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastgen import __version__
+from fastgen.engine.lora import parse_loras
+from fastgen.engine.model import Sources, find_sources, load_model
+from fastgen.engine.spec import BACKENDS, PRECISIONS, SPEC_FILE, EngineSpec, hash_files, read_spec, verify_files
+from fastgen.errors import EngineError, FastgenError, OutputError
+from fastgen.files import atomic_directory
+
+if TYPE_CHECKING:
+    from fastgen.engine.model import Model
+
+ENGINES = Path("engines")
+MAX_BATCH = 1024
+PACKAGES = {
+    "onnxruntime": ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript", "onnxruntime"),
+    "torch": ("torch", "diffusers", "transformers", "peft"),
+}
+"""Backend -> packages whose versions can change what a build makes."""
+
+
+def build(
+    model: str | Path = "mini",
+    *,
+    ip_adapter: str | Path | None = None,
+    lora: Sequence[str] = (),
+    backend: str = "onnxruntime",
+    precision: str = "fp32",
+    batch: int = 8,
+    size: int | None = None,
+    out: str | Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Build an engine, or find out that it is built already.
+
+    Args:
+        model: an embedded model's name, a folder in diffusers layout, or a hub id.
+        ip_adapter: a base IP-Adapter file; None takes the one in the model folder, if there is exactly one.
+        lora: NAME=PATH or NAME=PATH@SCALE, fused into the weights in this order.
+        backend: one of BACKENDS.
+        precision: one of PRECISIONS.
+        batch: rows of every execution.
+        size: side of the square images in pixels; None takes the model's own.
+        out: the engine folder; None names it after the model and the options, in `engines/`. An engine that was
+            built from something else gives way.
+        say: gets one line per step.
+
+    Returns:
+        The engine folder.
+
+    Raises:
+        EngineError: an option is not allowed, or the finished engine differs from the model (nothing is written).
+        ModelError: the model, adapter or LoRA cannot be used.
+        OutputError: `out` cannot be written, or holds something that is no engine.
+    """
+    _check_options(backend, precision, batch, size)
+    sources = find_sources(model, ip_adapter=ip_adapter, loras=parse_loras(lora))
+    defaults = sources.defaults()
+    options: dict[str, Any] = {"backend": backend, "precision": precision, "batch": batch}
+    options["size"] = size or defaults["size"]
+    inputs = {**sources.to_json(), **options, **_environment(backend)}
+    folder = Path(out) if out is not None else ENGINES / engine_name(sources, **options)
+    differing = _difference(folder, inputs)
+    if differing == "":
+        say(f"{folder} is up to date: it was built from the same files with the same options")
+        return folder
+    if differing is not None:
+        say(f"{folder} is built again: {differing}")
+    say(f"loading {sources.id}")
+    loaded = load_model(sources)
+    with atomic_directory(folder, replace=True) as tmp:
+        spec = _make(tmp, loaded, sources=sources, inputs=inputs, name=folder.name, say=say)
+        spec.write(tmp)
+    say(f"{folder} is ready, fingerprint {spec.fingerprint[:12]}")
+    return folder
+
+
+def engine_name(sources: Sources, *, backend: str, precision: str, batch: int, size: int) -> str:
+    """Return for example `mini-onnxruntime-fp32-b8-s64`, with LoRA names after the model's."""
+    words = [sources.id.replace("/", "--"), *(lora.name for lora in sources.loras), backend, precision]
+    return re.sub(r"[^\w.-]", "_", "-".join([*words, f"b{batch}", f"s{size}"]))
+
+
+def _make(
+    tmp: Path, model: "Model", *, sources: Sources, inputs: dict[str, Any], name: str, say: Callable[[str], None]
+) -> EngineSpec:
+    """Fill the engine folder, open it, compare it with the model; returns the final spec."""
+    from fastgen.engine import parity
+    from fastgen.engine.components import describe
+    from fastgen.engine.load import open_engine
+
+    parts = describe(model.modules, size=inputs["size"])
+    shape = parts["unet"].output.shape
+    scaling = float(model.modules["vae_decoder"].vae.config.scaling_factor)
+    _write_graphs(tmp, model, parts, backend=inputs["backend"], say=say)
+    _write_small_files(tmp, model, sources)
+    for path in tmp.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # some writers keep their files to their user
+    draft = EngineSpec(
+        **{**inputs, "lora": tuple(inputs["lora"])},
+        name=name,
+        latent={"channels": shape[0], "size": shape[1], "scaling_factor": scaling},
+        components=parts,
+        defaults={**sources.defaults(), "size": inputs["size"]},
+        parity={},
+        plan=None,
+        files={},
+    )
+    say("comparing the engine with the model")
+    numbers = parity.measure(model.modules, open_engine(tmp, draft))
+    parity.check(numbers, draft)
+    return replace(draft, parity=numbers, files=hash_files(tmp))
+
+
+def _write_graphs(
+    tmp: Path, model: "Model", parts: dict[str, Any], *, backend: str, say: Callable[[str], None]
+) -> None:
+    """Write what the backend computes with."""
+    if backend == "torch":
+        from fastgen.engine.torch_backend import WEIGHTS, save_modules
+
+        say("writing the fused weights")
+        save_modules(tmp / WEIGHTS, model.modules)
+        return
+    from fastgen.engine.export import export_onnx
+    from fastgen.engine.ort_backend import GRAPHS
+
+    (tmp / GRAPHS).mkdir()
+    for name, part in parts.items():
+        say(f"exporting {name}")
+        export_onnx(model.modules[name], part, tmp / GRAPHS / f"{name}.onnx")
+
+
+def _write_small_files(tmp: Path, model: "Model", sources: Sources) -> None:
+    """Write tokenizer, preprocessing, scheduler config and the unconditional image tokens."""
+    from safetensors.torch import save_file
+
+    from fastgen.engine.load import UNCOND_FILE, UNCOND_KEY
+
+    (tmp / "tokenizer").mkdir()
+    for path in (sources.folder / "tokenizer").iterdir():
+        if path.is_file():
+            shutil.copyfile(path, tmp / "tokenizer" / path.name)
+    if model.feature_extractor is not None:
+        model.feature_extractor.save_pretrained(tmp / "feature_extractor")
+    (tmp / "scheduler").mkdir()
+    (tmp / "scheduler" / "scheduler_config.json").write_text(json.dumps(model.scheduler_config, indent=1) + "\n")
+    save_file({UNCOND_KEY: model.uncond_image_embeds.contiguous()}, tmp / UNCOND_FILE)
+
+
+def _difference(folder: Path, inputs: dict[str, Any]) -> str | None:
+    """Why the engine at `folder` must be built again; "" when it need not be, None when there is none.
+
+    Raises:
+        OutputError: the folder is no engine and not empty.
+    """
+    if not folder.exists():
+        return None
+    if not (folder / SPEC_FILE).is_file():
+        if folder.is_dir() and not any(folder.iterdir()):
+            return None
+        raise OutputError(f"{folder} exists and is no engine; remove it or choose another name")
+    try:
+        spec = read_spec(folder)
+        verify_files(folder, spec)
+    except FastgenError as error:
+        return str(error)
+    built = spec.inputs()
+    return ", ".join(f"other {key}" for key in inputs if inputs[key] != built[key])
+
+
+def _environment(backend: str) -> dict[str, Any]:
+    """The opset and versions of everything that takes part in a build."""
+    from fastgen.engine.export import OPSET
+
+    versions = {"fastgen": __version__, "python": platform.python_version()}
+    for package in PACKAGES[backend]:
+        for name in (package, f"{package}-gpu"):
+            try:
+                versions[name] = version(name)
+                break
+            except PackageNotFoundError:
+                continue
+    return {"opset": OPSET if backend != "torch" else None, "versions": versions}
+
+
+def _check_options(backend: str, precision: str, batch: int, size: int | None) -> None:
+    if backend not in BACKENDS:
+        raise EngineError(f"backend: got {backend!r}, allowed: {', '.join(BACKENDS)}")
+    if precision not in PRECISIONS:
+        raise EngineError(f"precision: got {precision!r}, allowed: {', '.join(PRECISIONS)}")
+    if not 1 <= batch <= MAX_BATCH:
+        raise EngineError(f"batch: got {batch}, allowed: 1 to {MAX_BATCH}")
+    if size is not None and size < 1:
+        raise EngineError(f"size: got {size}, allowed: a side in pixels, for example 512")

@@ -1,0 +1,259 @@
+"""What an engine is: tensors in and out, where its weights came from, and the fingerprint of all of it.
+
+`engine.json` is the only description of an engine. Everything that can change a pixel is in it, and its hash is the
+engine's fingerprint, so an engine that differs in anything has another fingerprint.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastgen.errors import EngineError
+from fastgen.files import atomic_write_text, sha256_file, sha256_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+SPEC_FILE = "engine.json"
+BACKENDS = ("onnxruntime", "torch")
+PRECISIONS = ("fp32",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One named tensor of a component.
+
+    Attributes:
+        name: as in the graph.
+        dtype: float32 or int64.
+        shape: without the batch axis, which every tensor has first.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return {"name", "dtype", "shape": ["B", ...]}."""
+        return {"name": self.name, "dtype": self.dtype, "shape": ["B", *self.shape]}
+
+    @classmethod
+    def from_json(cls, obj: Mapping[str, Any]) -> "TensorSpec":
+        """Read what `to_json` wrote."""
+        return cls(name=obj["name"], dtype=obj["dtype"], shape=tuple(obj["shape"][1:]))
+
+    def __str__(self) -> str:
+        """Return `sample float32 (B, 8, 16, 16)`."""
+        return f"{self.name} {self.dtype} ({', '.join(['B', *map(str, self.shape)])})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One callable of an engine: named tensors in, one tensor out."""
+
+    inputs: tuple[TensorSpec, ...]
+    output: TensorSpec
+
+    def to_json(self) -> dict[str, Any]:
+        """Return {"inputs": [...], "outputs": [...]}."""
+        return {"inputs": [t.to_json() for t in self.inputs], "outputs": [self.output.to_json()]}
+
+    @classmethod
+    def from_json(cls, obj: Mapping[str, Any]) -> "Component":
+        """Read what `to_json` wrote."""
+        inputs = tuple(TensorSpec.from_json(t) for t in obj["inputs"])
+        return cls(inputs=inputs, output=TensorSpec.from_json(obj["outputs"][0]))
+
+    def check(self, name: str, tensors: Mapping[str, "Tensor"]) -> int:
+        """Compare a call with this description and return its batch size.
+
+        Args:
+            name: the component, for messages.
+            tensors: the call's arguments.
+
+        Raises:
+            EngineError: a name, dtype, shape or batch size is wrong.
+        """
+        expected = {t.name for t in self.inputs}
+        if tensors.keys() != expected:
+            raise EngineError(f"{name}: got the inputs {sorted(tensors)}, needs exactly {sorted(expected)}")
+        batches = {}
+        for spec in self.inputs:
+            tensor = tensors[spec.name]
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            if dtype != spec.dtype or tensor.ndim == 0 or tuple(tensor.shape[1:]) != spec.shape:
+                raise EngineError(f"{name}: got {spec.name} {dtype} {tuple(tensor.shape)}, needs {spec}")
+            batches[spec.name] = tensor.shape[0]
+        sizes = set(batches.values())
+        if len(sizes) != 1 or 0 in sizes:
+            raise EngineError(f"{name}: every input needs the same number of rows, at least one; got {batches}")
+        return sizes.pop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """The content of engine.json.
+
+    Attributes:
+        name: the engine's folder name at build.
+        model: {"id", "files": {relative path: sha256}} of everything read from the model folder.
+        ip_adapter: {"name", "sha256", "own"}, or None for a text-only model; own: it lies in the model folder.
+        lora: fused adapters in order, [{"name", "scale", "files": {relative path: sha256}}].
+        backend: one of BACKENDS.
+        precision: one of PRECISIONS.
+        opset: ONNX opset; None where there is no ONNX file.
+        batch: rows of every execution; calls are cut and padded to it (see load.Engine).
+        size: side of the square image, pixels.
+        latent: {"channels", "size", "scaling_factor"}.
+        components: name -> Component.
+        defaults: the model's own generation settings, {"steps", "guidance_scale", "scheduler", "size", ...}.
+        versions: package -> version of everything that took part in the build.
+        parity: what `parity.measure` returned at build.
+        plan: TensorRT version, GPU and driver of a compiled plan; None for portable engines.
+        files: relative path -> sha256 of every other file of the engine folder.
+    """
+
+    name: str
+    model: dict[str, Any]
+    ip_adapter: dict[str, Any] | None
+    lora: tuple[dict[str, Any], ...]
+    backend: str
+    precision: str
+    opset: int | None
+    batch: int
+    size: int
+    latent: dict[str, Any]
+    components: dict[str, Component]
+    defaults: dict[str, Any]
+    versions: dict[str, str]
+    parity: dict[str, Any]
+    plan: dict[str, Any] | None
+    files: dict[str, str]
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one row's latents."""
+        return self.latent["channels"], self.latent["size"], self.latent["size"]
+
+    @property
+    def height(self) -> int:
+        """Of the images, pixels."""
+        return self.size
+
+    @property
+    def width(self) -> int:
+        """Of the images, pixels."""
+        return self.size
+
+    @property
+    def scaling_factor(self) -> float:
+        """Of the VAE: latents that enter the denoising loop are encoder outputs times this."""
+        return float(self.latent["scaling_factor"])
+
+    @property
+    def adapters(self) -> dict[str, float]:
+        """Fused LoRAs, name -> scale."""
+        return {lora["name"]: float(lora["scale"]) for lora in self.lora}
+
+    @property
+    def has_image_prompt(self) -> bool:
+        """Whether the engine has an IP-Adapter; without one, image_embeds and ip_scale are ignored."""
+        return self.ip_adapter is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything in engine.json, 64 hex digits."""
+        return sha256_json(self.content())
+
+    def inputs(self) -> dict[str, Any]:
+        """Everything a build starts from; an engine with equal inputs need not be built again."""
+        names = ("model", "ip_adapter", "lora", "backend", "precision", "opset", "batch", "size", "versions")
+        content = self.content()
+        return {name: content[name] for name in names}
+
+    @property
+    def build_command(self) -> str:
+        """The command that builds this engine again."""
+        words = ["fastgen build", f"--model {self.model['id']}"]
+        if self.ip_adapter and not self.ip_adapter["own"]:
+            words.append(f"--ip-adapter {self.ip_adapter['name']}")
+        words += [f"--lora {x['name']}=PATH@{x['scale']:g}" for x in self.lora]
+        words += [f"--backend {self.backend}", f"--precision {self.precision}"]
+        return " ".join([*words, f"--batch {self.batch}", f"--size {self.size}"])
+
+    def content(self) -> dict[str, Any]:
+        """Return everything engine.json holds except the fingerprint."""
+        obj = asdict(replace(self, components={}))
+        obj["components"] = {name: part.to_json() for name, part in self.components.items()}
+        obj["lora"] = list(obj["lora"])
+        return {"fastgen_engine": FORMAT, **obj}
+
+    def write(self, folder: Path) -> None:
+        """Write engine.json into `folder`."""
+        text = json.dumps({**self.content(), "fingerprint": self.fingerprint}, indent=1)
+        atomic_write_text(folder / SPEC_FILE, text + "\n")
+
+
+def read_spec(folder: str | Path) -> EngineSpec:
+    """Read engine.json and check that it is complete and unedited.
+
+    Raises:
+        EngineError: not an engine folder, another format version, or changed since the build.
+    """
+    path = Path(folder) / SPEC_FILE
+    try:
+        obj = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EngineError(f"{folder} is not an engine folder (no {SPEC_FILE}); build one: fastgen build") from error
+    except ValueError as error:
+        raise EngineError(f"{path} is damaged ({error}); build the engine again: fastgen build") from error
+    version = obj.pop("fastgen_engine", None) if isinstance(obj, dict) else None
+    if version != FORMAT:
+        raise EngineError(
+            f"{path} has format version {version!r}, this fastgen reads {FORMAT}; run fastgen build again"
+        )
+    fingerprint = obj.pop("fingerprint", None)
+    expected = {field.name for field in fields(EngineSpec)}
+    if obj.keys() != expected:
+        differing = sorted(obj.keys() ^ expected)
+        raise EngineError(f"{path} has missing or unknown entries: {', '.join(differing)}; run fastgen build again")
+    components = {name: Component.from_json(part) for name, part in obj["components"].items()}
+    spec = EngineSpec(**{**obj, "components": components, "lora": tuple(obj["lora"])})
+    if spec.fingerprint != fingerprint:
+        raise EngineError(f"{path} was changed after the build; build the engine again: {spec.build_command}")
+    return spec
+
+
+def hash_files(folder: Path, names: Sequence[str] | None = None) -> dict[str, str]:
+    """Return {relative path: sha256} of the files below `folder`, sorted by path, hidden ones left out.
+
+    Args:
+        folder: searched recursively.
+        names: only files below these entries of the folder; None: all.
+    """
+    roots = [folder] if names is None else [folder / name for name in names]
+    paths: set[Path] = set()
+    for root in roots:
+        paths.update([root] if root.is_file() else (p for p in root.rglob("*") if p.is_file()))
+    relative = sorted(p.relative_to(folder).as_posix() for p in paths if not p.name.startswith("."))
+    return {name: sha256_file(folder / name) for name in relative}
+
+
+def verify_files(folder: Path, spec: EngineSpec) -> None:
+    """Compare every file of the engine with the SHA-256 recorded at build.
+
+    Raises:
+        EngineError: files are missing or differ; all of them are named.
+    """
+    problems = []
+    for name, sha in spec.files.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif sha256_file(path) != sha:
+            problems.append(f"{name} has other content than at build")
+    if problems:
+        raise EngineError(f"engine {folder}: {'; '.join(problems)}. Build it again: {spec.build_command}")
