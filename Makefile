@@ -1,5 +1,5 @@
 # `make demo` and `make test` need Python >= 3.10, make and a package index; uv is used when it is there.
-# Another interpreter: make demo PYTHON=python3.12   More test processes: make test JOBS=8   Without uv: make demo UV=
+# Another interpreter: make clean demo PYTHON=python3.12   More test processes: make test JOBS=8   Without uv: make demo UV=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
