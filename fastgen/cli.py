@@ -1,0 +1,206 @@
+"""The command line: every command parses, calls the function of the same name, and maps errors to exit codes.
+
+0 done, 1 something is wrong with the data, 2 the input is wrong, 75 stopped by a signal after saving its work.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastgen import __version__
+from fastgen.errors import DataError, FastgenError
+
+ExistingFile = click.Path(exists=True, dir_okay=False, path_type=Path)
+ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
+AnyPath = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """A group whose commands end with one clear line and the right exit code instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; a `FastgenError` becomes its message and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except FastgenError as error:
+            click.echo(f"fastgen: {error}", err=True)
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            # The reader (`head`, say) has what it wanted; Python must not complain again when it flushes on exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fastgen")
+def main() -> None:
+    """Generate synthetic training images offline: bank -> plan -> engine -> shards -> train."""
+
+
+@main.command()
+@click.option("--model", default="mini", show_default=True, help="Embedded model, diffusers folder or hub id.")
+@click.option("--ip-adapter", type=ExistingFile, help="Base IP-Adapter weights; default: the model folder's own.")
+@click.option("--lora", multiple=True, metavar="NAME=PATH[@SCALE]", help="LoRA to fuse; may be repeated.")
+@click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime or torch.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32.")
+@click.option("--batch", type=int, default=8, show_default=True, help="Rows of every execution.")
+@click.option("--size", type=int, help="Side of the images in pixels; default: the model's own.")
+@click.option("--out", type=AnyPath, help="Engine folder; default: a folder under engines/.")
+def build(**options: Any) -> None:
+    """Export a model with its adapters to an engine folder, and check it against torch."""
+    from fastgen.engine.build import build as build_engine
+
+    click.echo(build_engine(**options, say=lambda line: click.echo(line, err=True)))
+
+
+def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that decide which rows there are, shared by `run` and `plan`."""
+    for option in reversed(
+        (
+            click.option("--bank", required=True, type=ExistingFile, help="The bank, a JSONL file."),
+            click.option("--engine", help="Engine folder, or its name under engines/; default: the only one there."),
+            click.option("--refs", help="Folder of reference images, or petworld; default: as the bank says."),
+            click.option("--shots", type=int, help="References per class; default: as the bank says."),
+            click.option("--policy", help="ags, uniform or a number for every lambda; default: as the bank says."),
+            click.option("--seed", type=int, default=0, show_default=True, help="Seed of the run."),
+            click.option("--steps", type=int, help="Denoising steps; default: the row's or the model's."),
+            click.option("--guidance", type=float, help="Guidance scale; default: the row's or the model's."),
+            click.option("--scheduler", help="diffusers scheduler; default: the row's or the model's."),
+            click.option("--limit", type=int, help="Stop after this many rows."),
+            click.option("--clip", help="Scoring CLIP: a folder, or NAME=WEIGHTS; default: the model's own."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@plan_options
+@click.option("--out", type=AnyPath, help="Output folder; default: out/<bank name>.")
+@click.option("--rank", type=int, help="This process's number; default: from SLURM, else 0.")
+@click.option("--world", type=int, help="Number of processes that share the bank; default: from SLURM, else 1.")
+@click.option("--batch", type=int, help="Rows denoised together; default: the engine's. Changes no image.")
+@click.option("--shard-size", type=int, default=256, show_default=True, help="Rows per shard.")
+def run(**options: Any) -> None:
+    """Generate the images of a bank into HDF5 shards; run it again to finish what is missing."""
+    from fastgen.production.run import run as run_bank
+
+    report = run_bank(**options)
+    if report.failed:
+        raise DataError(f"{report.failed} rows failed; their shards say why (status), and every other row is saved")
+
+
+@main.command()
+@plan_options
+def plan(**options: Any) -> None:
+    """Print the resolved rows that `run` would generate, as JSONL, without generating."""
+    from fastgen.production.run import plan as plan_bank
+
+    for row in plan_bank(**options):
+        click.echo(json.dumps(row.to_json(), ensure_ascii=False))
+
+
+@main.command()
+@click.argument("out", type=ExistingFolder)
+def verify(out: Path) -> None:
+    """Check an output folder: every row once, every image undamaged. Exit code 1 lists what is wrong."""
+    from fastgen.shards.verify import verify as verify_output
+
+    problems = verify_output(out)
+    if problems:
+        raise DataError(f"{out}: {len(problems)} problems\n" + "\n".join(f"  {line}" for line in problems))
+    click.echo(f"{out}: every planned row is there once and undamaged")
+
+
+@main.command()
+@click.argument("out", type=ExistingFolder)
+@click.option("--to", type=AnyPath, help="Folder for the pictures; default: OUT/inspect.")
+@click.option("--rows", type=int, default=24, show_default=True, help="Images on the contact sheet.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Chooses the images.")
+def inspect(out: Path, **options: Any) -> None:
+    """Show an output folder: contact sheet, histograms of score and lambda, and a table of the classes."""
+    from fastgen.evaluate.inspect import inspect as inspect_output
+    from fastgen.production.references import reference_loader
+
+    inspection = inspect_output(out, load_reference=reference_loader(out), **options)
+    for path in (inspection.contact_sheet, inspection.histograms):
+        click.echo(path)
+
+
+@main.command()
+@click.option("--real", required=True, type=ExistingFolder, help="Real images: one folder per class.")
+@click.option("--out", required=True, type=AnyPath, help="Folder for metrics.json and the heads.")
+@click.option("--synthetic", type=ExistingFolder, help="Output folder of `fastgen run`; adds the second arm.")
+@click.option("--test", type=ExistingFolder, help="Test images; default: REAL/test, or held-out halves.")
+@click.option("--backbone", default="mini-resnet", show_default=True, help="Frozen backbone, or NAME=PATH.")
+@click.option("--shots", type=int, help="Real training images per class; default: all.")
+@click.option("--seeds", type=int, default=5, show_default=True, help="Number of paired seeds.")
+@click.option("--steps", type=int, help="Training steps; default: the backbone's.")
+@click.option("--synthetic-probability", type=float, default=0.5, show_default=True, help="Per draw.")
+@click.option("--mix", default="parent", show_default=True, help="parent, class_uniform or pool_uniform.")
+@click.option("--norm", default="own", show_default=True, help="own, or half as in DALDA's code.")
+@click.option("--views", type=int, default=8, show_default=True, help="Cached augmented views per image.")
+@click.option("--cache", type=AnyPath, help="Folder of cached features; default: OUT/features.")
+def train(**options: Any) -> None:
+    """Train a linear probe on real images, and on real plus synthetic ones; write metrics.json."""
+    from fastgen.evaluate.report import accuracy_table
+    from fastgen.train.command import train as train_probe
+
+    metrics = train_probe(options.pop("real"), **options)
+    accuracy_table(metrics)
+
+
+@main.command()
+@click.argument("out", type=AnyPath)
+@click.option("--classes", default="oxford", show_default=True, help="oxford, novel, or names with commas.")
+@click.option("--split", default="balanced", show_default=True, help="balanced, few-shot, long-tail, confounded.")
+@click.option("--per-class", type=int, default=20, show_default=True, help="Training images per class.")
+@click.option("--shots", type=int, default=1, show_default=True, help="Training images per class of few-shot.")
+@click.option("--test-per-class", type=int, default=10, show_default=True, help="Test images per class.")
+@click.option("--imbalance", type=float, default=100.0, show_default=True, help="Largest over smallest class.")
+@click.option("--confounding", type=float, default=0.9, show_default=True, help="Share in the class's own place.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the pictures.")
+def petworld(out: Path, classes: str, **options: Any) -> None:
+    """Export PetWorld pictures with captions and ground truth as an image folder."""
+    from fastgen.petworld.dataset import export
+
+    names = classes if classes in ("oxford", "novel") else [name.strip() for name in classes.split(",")]
+    click.echo(export(out, classes=names, **options, say=lambda line: click.echo(line, err=True)))
+
+
+@main.group(cls=Commands)
+def bank() -> None:
+    """Write prompt banks."""
+
+
+@bank.command()
+@click.option("--classes", required=True, type=ExistingFile, help="Text file with one class name per line.")
+@click.option("--out", required=True, type=AnyPath, help="The bank to write.")
+@click.option("--template", default="a photo of a {class}", show_default=True, help="Prompt with {class} in it.")
+@click.option("--per-class", type=int, default=1, show_default=True, help="Rows per class.")
+def template(classes: Path, out: Path, template: str, per_class: int) -> None:
+    """Write a bank with one template prompt per class (DALDA's base prompt)."""
+    from fastgen.bank.template import write_template_bank
+
+    names = [line.strip() for line in classes.read_text(encoding="utf-8").splitlines() if line.strip()]
+    click.echo(write_template_bank(names, out, template=template, per_class=per_class))
+
+
+@main.command()
+@click.option("--out", type=AnyPath, default=Path("out/demo"), show_default=True, help="Folder of the demo.")
+@click.option("--bank", type=ExistingFile, default=Path("prompts/pets.jsonl"), show_default=True, help="The bank.")
+@click.option("--limit", type=int, help="Generate only this many images.")
+def demo(**options: Any) -> None:
+    """Build the embedded model, run a bank, verify, train with and without synthetic images, and report."""
+    from fastgen.demo import demo as run_demo
+
+    run_demo(**options)
+
+
+if __name__ == "__main__":
+    main()
