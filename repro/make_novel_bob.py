@@ -37,9 +37,7 @@ def donors() -> list[Attrs]:
         for index in range(SHOTS):
             donor_id = f"petworld/{class_}/{SEED}-{index}"
             scene = petworld_scene(donor_id)
-            found.append(
-                Attrs(background=scene.background, pose=scene.pose, donor_id=donor_id, donor_label=label)
-            )
+            found.append(Attrs(background=scene.background, pose=scene.pose, donor_id=donor_id, donor_label=label))
     return found
 
 

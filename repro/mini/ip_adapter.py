@@ -26,7 +26,7 @@ from repro.mini.clip import new_clip, pixels
 from repro.mini.data import TRAIN_SEED, load_images
 from repro.mini.tokenizer import make_tokenizer
 from repro.mini.training import arguments, device, load_average, scenes_at, step_rng, train
-from repro.mini.unet import TextEncoder, load_latents, new_scheduler, new_unet, v_loss
+from repro.mini.unet import TextEncoder, add_noise, load_latents, new_scheduler, new_unet, v_loss
 
 DROP_TEXT, DROP_IMAGE, DROP_BOTH = 0.05, 0.05, 0.05
 TOKENS = 4
@@ -124,11 +124,7 @@ class AdapterLoss:
         kept = torch.tensor([not r.drop_image for r in rows], device=device())
         tokens = self.model.project(seen * kept[:, None])
         scale = torch.tensor([r.scale for r in rows], dtype=torch.float32, device=device())
-        t = (torch.rand(self.batch) + torch.arange(self.batch)) * (len(self.alphas) / self.batch)
-        t = t.long().clamp(max=len(self.alphas) - 1).to(device())
-        noise = torch.randn(clean.shape).to(device())
-        a = self.alphas[t][:, None, None, None]
-        noisy = (a.sqrt() * clean + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        noisy, noise, t = add_noise(clean, self.alphas)
         output = self.model(noisy, t, self.encode([r.text for r in rows]), tokens, scale)
         return v_loss(output, clean, noise, self.alphas[t])
 

@@ -38,7 +38,7 @@ def _learn(folder: Path) -> None:
     merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
     # Every byte exists with and without the end-of-word mark, so that no text is ever unknown.
     tokens = alphabet + [letter + "</w>" for letter in alphabet]
-    tokens += [token for pair in merges if (token := "".join(pair)) not in tokens]
+    tokens += ["".join(pair) for pair in merges]
     tokens = list(dict.fromkeys(tokens))[: VOCABULARY - 2] + [START, END]
     known = set(tokens)
     (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}, ensure_ascii=False))

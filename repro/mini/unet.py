@@ -90,6 +90,27 @@ def load_latents(args: argparse.Namespace) -> Tensor:
     return torch.load(path, weights_only=True)
 
 
+def add_noise(clean: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Noises every row to a timestep of its own.
+
+    One timestep is drawn in each of B equal parts of the schedule, which halves the variance of the loss. Timesteps and
+    noise are drawn on the CPU, so that a GPU sees the same batches.
+
+    Args:
+        clean: latents, (B, C, h, w).
+        alphas: cumulative alphas of the whole schedule, (T,).
+
+    Returns:
+        The noisy latents (channels last), the noise, and the timesteps, int64 (B,).
+    """
+    rows, steps = len(clean), len(alphas)
+    t = ((torch.rand(rows) + torch.arange(rows)) * (steps / rows)).long().clamp(max=steps - 1).to(clean.device)
+    noise = torch.randn(clean.shape).to(clean.device)
+    a = alphas[t][:, None, None, None]
+    noisy = a.sqrt() * clean + (1 - a).sqrt() * noise
+    return noisy.contiguous(memory_format=torch.channels_last), noise, t
+
+
 def v_loss(output: Tensor, clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
     """Min-SNR weighted v-prediction loss (arXiv 2303.09556, section 3.4: weight min(snr, gamma) / (snr + 1)).
 
@@ -129,12 +150,7 @@ class UNetLoss:
         indices = rng.integers(0, len(self.latents) - 1000, self.batch)
         clean = self.latents[torch.from_numpy(indices)].to(device()).float()
         text = self.encode([training_caption(s, rng) for s in scenes_at(indices)])
-        # Stratified timesteps: one in each of B equal parts of the schedule, which halves the variance of the loss.
-        t = (torch.rand(self.batch) + torch.arange(self.batch)) * (len(self.alphas) / self.batch)
-        t = t.long().clamp(max=len(self.alphas) - 1).to(device())
-        noise = torch.randn(clean.shape).to(device())
-        a = self.alphas[t][:, None, None, None]
-        noisy = (a.sqrt() * clean + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        noisy, noise, t = add_noise(clean, self.alphas)
         return v_loss(self.unet(noisy, t, text).sample, clean, noise, self.alphas[t])
 
 

@@ -16,7 +16,7 @@ from repro.mini.data import training_scene
 from repro.mini.ip_adapter import conflicting_caption, draw_row
 from repro.mini.tokenizer import make_tokenizer
 from repro.mini.training import Average, learning_rate, step_rng, train
-from repro.mini.unet import new_scheduler, v_loss
+from repro.mini.unet import add_noise, new_scheduler, v_loss
 from repro.mini.vae import centre_latents, new_vae
 
 
@@ -45,6 +45,14 @@ def test_loss_is_zero_at_diffusers_velocity_and_weighted_as_min_snr() -> None:
     weight = snr.clamp(max=5) / (snr + 1)
     expected = (off**2 * weight).sum() / weight.sum()
     assert torch.allclose(v_loss(velocity + off[:, None, None, None], clean, noise, alphas), expected, rtol=1e-4)
+
+
+def test_noise_is_diffusers_noise_at_one_timestep_per_part_of_the_schedule() -> None:
+    scheduler = new_scheduler()
+    clean = torch.randn(10, 4, 8, 8)
+    noisy, noise, t = add_noise(clean, scheduler.alphas_cumprod)
+    assert torch.allclose(noisy, scheduler.add_noise(clean, noise, t), atol=1e-6)
+    assert (t // 100).tolist() == list(range(10))
 
 
 def test_agreement_is_what_the_captions_say() -> None:
