@@ -55,7 +55,7 @@ class ResNetLoss:
 
 def main() -> None:
     """Trains and prints the accuracy on held-out pictures of the pretraining breeds."""
-    args: argparse.Namespace = arguments(__doc__, steps=1200, batch=64, lr=2e-3, count=9_600)
+    args: argparse.Namespace = arguments(__doc__, steps=1000, batch=64, lr=2e-3, count=9_600)
     images = load_images(args.work, RESNET_SEED, args.count, breeds=PRETRAINING_PETS)
     model = new_resnet()
     loss = ResNetLoss(model, images[:-800], args.batch)

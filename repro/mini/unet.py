@@ -156,7 +156,7 @@ class UNetLoss:
 
 def main() -> None:
     """Trains, resuming from the last checkpoint."""
-    args = arguments(__doc__, steps=5000, batch=32, lr=1e-3, count=60_000, pictures=60_000, decay_from=0.6)
+    args = arguments(__doc__, steps=10_000, batch=32, lr=1e-3, count=60_000, pictures=60_000, decay_from=0.6)
     unet = new_unet()
     train("unet", unet, UNetLoss(unet, args), args, decay_from=args.decay_from)
 

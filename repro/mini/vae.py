@@ -99,7 +99,7 @@ def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
 
 def main() -> None:
     """Trains both stages and prints the reconstruction quality on held-out pictures."""
-    args: argparse.Namespace = arguments(__doc__, steps=3000, decoder_steps=0, batch=16, lr=1.5e-3, count=60_000)
+    args: argparse.Namespace = arguments(__doc__, steps=5000, decoder_steps=0, batch=16, lr=1.2e-3, count=60_000)
     images = load_images(args.work, TRAIN_SEED, args.count)
     vae = new_vae()
     if not args.decoder_steps:
