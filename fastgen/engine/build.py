@@ -3,6 +3,7 @@
 import json
 import platform
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -80,9 +81,23 @@ def build(
     loaded = load_model(sources)
     with atomic_directory(folder, replace=True) as tmp:
         spec = _make(tmp, loaded, sources=sources, inputs=inputs, name=folder.name, say=say)
-        spec.write(tmp)
+        command = _command(model, ip_adapter, lora, **options, out=out)
+        replace(spec, build_command=command).write(tmp)
     say(f"{folder} is ready, fingerprint {spec.fingerprint[:12]}")
     return folder
+
+
+def _command(
+    model: str | Path, ip_adapter: str | Path | None, lora: Sequence[str], **options: str | int | Path | None
+) -> str:
+    """Return the shell command that says the same as the arguments of `build`."""
+    words = ["fastgen", "build", "--model", str(model)]
+    words += [] if ip_adapter is None else ["--ip-adapter", str(ip_adapter)]
+    for text in lora:
+        words += ["--lora", text]
+    for name, value in options.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def engine_name(sources: Sources, *, backend: str, precision: str, batch: int, size: int) -> str:
@@ -115,6 +130,7 @@ def _make(
         parity={},
         plan=None,
         files={},
+        build_command="",
     )
     say("comparing the engine with the model")
     numbers = parity.measure(model.modules, open_engine(tmp, draft))

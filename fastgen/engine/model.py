@@ -57,8 +57,7 @@ class Sources:
             files |= {f"image_encoder/{name}": sha for name, sha in found.items()}
         adapter = None
         if self.adapter is not None:
-            own = self.adapter.parent.resolve() == (self.folder / "ip_adapter").resolve()
-            adapter = {"name": self.adapter.name, "sha256": sha256_file(self.adapter), "own": own}
+            adapter = {"name": self.adapter.name, "sha256": sha256_file(self.adapter)}
         loras = [lora.to_json() for lora in self.loras]
         return {"model": {"id": self.id, "files": files}, "ip_adapter": adapter, "lora": loras}
 

@@ -100,7 +100,7 @@ class EngineSpec:
     Attributes:
         name: the engine's folder name at build.
         model: {"id", "files": {relative path: sha256}} of everything read from the model folder.
-        ip_adapter: {"name", "sha256", "own"}, or None for a text-only model; own: it lies in the model folder.
+        ip_adapter: {"name", "sha256"}, or None for a text-only model.
         lora: fused adapters in order, [{"name", "scale", "files": {relative path: sha256}}].
         backend: one of BACKENDS.
         precision: one of PRECISIONS.
@@ -114,6 +114,8 @@ class EngineSpec:
         parity: what `parity.measure` returned at build.
         plan: TensorRT version, GPU and driver of a compiled plan; None for portable engines.
         files: relative path -> sha256 of every other file of the engine folder.
+        build_command: the command that builds this engine again. Not in the fingerprint: where the weights lay
+            is not what they are.
     """
 
     name: str
@@ -132,6 +134,7 @@ class EngineSpec:
     parity: dict[str, Any]
     plan: dict[str, Any] | None
     files: dict[str, str]
+    build_command: str
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -165,7 +168,7 @@ class EngineSpec:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything in engine.json, 64 hex digits."""
+        """SHA-256 of `content`, 64 hex digits."""
         return sha256_json(self.content())
 
     def inputs(self) -> dict[str, Any]:
@@ -174,26 +177,18 @@ class EngineSpec:
         content = self.content()
         return {name: content[name] for name in names}
 
-    @property
-    def build_command(self) -> str:
-        """The command that builds this engine again."""
-        words = ["fastgen build", f"--model {self.model['id']}"]
-        if self.ip_adapter and not self.ip_adapter["own"]:
-            words.append(f"--ip-adapter {self.ip_adapter['name']}")
-        words += [f"--lora {x['name']}=PATH@{x['scale']:g}" for x in self.lora]
-        words += [f"--backend {self.backend}", f"--precision {self.precision}"]
-        return " ".join([*words, f"--batch {self.batch}", f"--size {self.size}"])
-
     def content(self) -> dict[str, Any]:
-        """Return everything engine.json holds except the fingerprint."""
+        """Return everything engine.json holds except the fingerprint and the build command."""
         obj = asdict(replace(self, components={}))
+        del obj["build_command"]
         obj["components"] = {name: part.to_json() for name, part in self.components.items()}
         obj["lora"] = list(obj["lora"])
         return {"fastgen_engine": FORMAT, **obj}
 
     def write(self, folder: Path) -> None:
         """Write engine.json into `folder`."""
-        text = json.dumps({**self.content(), "fingerprint": self.fingerprint}, indent=1)
+        more = {"build_command": self.build_command, "fingerprint": self.fingerprint}
+        text = json.dumps({**self.content(), **more}, indent=1)
         atomic_write_text(folder / SPEC_FILE, text + "\n")
 
 
