@@ -37,6 +37,10 @@ def test_streams_of_one_seed_are_independent():
 def test_any_64_bit_seed_works_for_diffusers():
     import torch
 
+    noises = []
     for seed in (0, 2**64 - 1, row_seed(0, "x")):
-        torch.Generator().manual_seed(seed)
-        stream(seed, "lambda")
+        noise = torch.randn(4, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(noise, torch.randn(4, generator=torch.Generator().manual_seed(seed)))
+        assert 0 <= stream(seed, "lambda").random() < 1
+        noises.append(tuple(noise.tolist()))
+    assert len(set(noises)) == 3
