@@ -43,9 +43,12 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--model", default="mini", show_default=True, help="Embedded model, diffusers folder or hub id.")
-@click.option("--ip-adapter", type=ExistingFile, help="Base IP-Adapter weights; default: the model folder's own.")
+@click.option("--model", default="mini", show_default=True, help="Embedded model, folder, hub id or checkpoint.")
+@click.option("--config", help="Of a checkpoint: folder or hub id with its configs; default: diffusers' choice.")
+@click.option("--vae", help="Folder or hub id of a VAE that replaces the model's own.")
+@click.option("--ip-adapter", type=ExistingFile, help="IP-Adapter (base or plus); default: the model folder's own.")
 @click.option("--lora", multiple=True, metavar="NAME=PATH[@SCALE]", help="LoRA to fuse; may be repeated.")
+@click.option("--embedding", multiple=True, metavar="NAME=PATH", help="Textual-inversion word; may be repeated.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime or torch.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32.")
 @click.option("--batch", type=int, default=8, show_default=True, help="Rows of every execution.")

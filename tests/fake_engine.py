@@ -39,6 +39,7 @@ class FakeEngine:
             defaults={"steps": 4, "guidance_scale": 3.0},
             model={"id": "fake"},
             adapters={},
+            words=(),
             has_image_prompt=True,
         )
         self.fingerprint = fingerprint
@@ -65,6 +66,9 @@ class FakeEngine:
 
     def feature_extractor(self, images):
         return torch.stack([torch.from_numpy(np.array(i)).permute(2, 0, 1).float() / 255 for i in images])
+
+    def expand(self, prompts):
+        return prompts
 
     def encode_text(self, input_ids):
         self.calls.append(("text", len(input_ids)))

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastgen.engine.projection import ImageProjection, ImageResampler, read_projection
+from fastgen.engine.weights import read_weights
 from fastgen.errors import ModelError
 
 DiffusersUNet = Any
@@ -25,27 +27,6 @@ Attention = Any
 
 State = Mapping[str, Tensor] | Mapping[str, Mapping[str, Tensor]]
 """Adapter weights: flat with dots, or nested as in `.bin` files."""
-
-
-class ImageProjection(nn.Module):
-    """IP-Adapter's base projection: one CLIP image embedding becomes T tokens of cross-attention width."""
-
-    def __init__(self, clip_dim: int, token_dim: int, *, num_tokens: int) -> None:
-        """Create a projection with fresh weights.
-
-        Args:
-            clip_dim: E, width of the image encoder's `image_embeds`.
-            token_dim: D, the UNet's cross_attention_dim.
-            num_tokens: T, 4 in the published base adapters.
-        """
-        super().__init__()
-        self.num_tokens = num_tokens
-        self.proj = nn.Linear(clip_dim, num_tokens * token_dim)
-        self.norm = nn.LayerNorm(token_dim)
-
-    def forward(self, clip_embeds: Tensor) -> Tensor:
-        """Project (B, E) embeddings to (B, T, D) tokens. Zeros do not give zeros (bias and LayerNorm)."""
-        return self.norm(self.proj(clip_embeds).unflatten(1, (self.num_tokens, -1)))
 
 
 class ImageKeyValue(nn.Module):
@@ -78,36 +59,35 @@ class RowIPAttnProcessor:
     ) -> Tensor:
         """Attend to text and image tokens with one query; (B, L, C) in and out."""
         text, tokens, ip_scale = encoder_hidden_states
-        query = _heads(attn, attn.to_q(hidden_states))
-        key, value = attn.to_k(text), attn.to_v(text)
-        out = F.scaled_dot_product_attention(query, _heads(attn, key), _heads(attn, value))
+        query = attn.to_q(hidden_states)
+        out = _attend(attn, query, attn.to_k(text), attn.to_v(text))
         if self.image is not None:
-            key = self.image.to_k_ip(tokens)
             value = self.image.to_v_ip(tokens) * ip_scale.to(tokens.dtype)[:, None, None]
-            out = out + F.scaled_dot_product_attention(query, _heads(attn, key), _heads(attn, value))
-        out = out.transpose(1, 2).flatten(2)
+            out = out + _attend(attn, query, self.image.to_k_ip(tokens), value)
         return attn.to_out[1](attn.to_out[0](out))
 
 
-def _heads(attn: Attention, x: Tensor) -> Tensor:
-    """(B, L, H*d) -> (B, H, L, d)."""
-    return x.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+def _attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Multi-head attention, (B, L, H*d) in and out; in float32 where the UNet's config says upcast_attention."""
+    parts = [x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value)]
+    if attn.upcast_attention:
+        parts = [x.float() for x in parts]
+    return F.scaled_dot_product_attention(*parts).to(query.dtype).transpose(1, 2).flatten(2)
 
 
 class ConditionedUNet(nn.Module):
-    """A diffusers UNet plus (optionally) a base IP-Adapter, with every condition an argument of `forward`.
+    """A diffusers UNet plus (optionally) an IP-Adapter, with every condition an argument of `forward`.
 
     Takes the UNet over: its cross-attention processors are replaced. The adapter's weights live here, not in
     the UNet, so `unet.save_pretrained` writes a plain diffusers UNet and `adapter_state_dict` a plain adapter.
     """
 
-    def __init__(self, unet: DiffusersUNet, *, num_tokens: int = 4, clip_dim: int | None = None) -> None:
+    def __init__(self, unet: DiffusersUNet, *, projection: ImageProjection | ImageResampler | None = None) -> None:
         """Wrap `unet`.
 
         Args:
             unet: Stable Diffusion 1.x/2.x style UNet2DConditionModel.
-            num_tokens: T, image tokens per row.
-            clip_dim: E, width of the image embeddings; None: no adapter (image inputs are ignored).
+            projection: makes the image tokens; None: no adapter (image inputs are ignored).
 
         Raises:
             ModelError: the UNet needs inputs this engine does not have (SDXL, class labels, ...).
@@ -115,17 +95,14 @@ class ConditionedUNet(nn.Module):
         super().__init__()
         layers = _cross_attention_layers(unet)
         self.unet = unet
-        self.num_tokens = num_tokens
-        self.clip_dim = clip_dim
+        self.image_proj = projection
+        self.num_tokens: int = 4 if projection is None else projection.num_tokens
         self.token_dim: int = unet.config.cross_attention_dim
-        self.image_proj: ImageProjection | None = None
         self.ip_adapter = nn.ModuleDict()
-        if clip_dim is not None:
-            self.image_proj = ImageProjection(clip_dim, self.token_dim, num_tokens=num_tokens)
-            for key, attn in layers.items():
-                self.ip_adapter[key] = ImageKeyValue(self.token_dim, attn.to_k.out_features)
         for key, attn in layers.items():
-            image = cast(ImageKeyValue, self.ip_adapter[key]) if clip_dim is not None else None
+            if projection is not None:
+                self.ip_adapter[key] = ImageKeyValue(self.token_dim, attn.to_k.out_features)
+            image = cast(ImageKeyValue, self.ip_adapter[key]) if projection is not None else None
             attn.set_processor(RowIPAttnProcessor(image))
         for module in (self.image_proj, self.ip_adapter):
             if module is not None:
@@ -133,8 +110,8 @@ class ConditionedUNet(nn.Module):
 
     @classmethod
     def new(cls, unet: DiffusersUNet, *, num_tokens: int = 4, clip_dim: int) -> "ConditionedUNet":
-        """Wrap `unet` with a fresh trainable adapter; to_k_ip and to_v_ip start as copies of to_k and to_v."""
-        model = cls(unet, num_tokens=num_tokens, clip_dim=clip_dim)
+        """Wrap `unet` with a fresh trainable base adapter; to_k_ip and to_v_ip start as copies of to_k and to_v."""
+        model = cls(unet, projection=ImageProjection(clip_dim, unet.config.cross_attention_dim, num_tokens=num_tokens))
         with torch.no_grad():
             for key, attn in _cross_attention_layers(unet).items():
                 image = cast(ImageKeyValue, model.ip_adapter[key])
@@ -148,31 +125,28 @@ class ConditionedUNet(nn.Module):
 
         Args:
             unet: the UNet the adapter was trained for.
-            state: a `.safetensors` or `.bin` file, or its content.
+            state: a `.safetensors` or `.bin` file, or its content: a base or plus adapter.
 
         Raises:
-            ModelError: not a base IP-Adapter, or its shapes do not fit this UNet.
+            ModelError: another kind of adapter, or its shapes do not fit this UNet.
         """
         flat = read_adapter(state) if isinstance(state, str | Path) else _flatten(state)
-        proj = flat.get("image_proj.proj.weight")
-        if proj is None or "image_proj.norm.weight" not in flat:
-            raise ModelError(
-                f"this is not a base IP-Adapter: got the keys {sorted(flat)[:4]}..., need image_proj.proj.weight, "
-                "image_proj.norm.weight and ip_adapter.N.to_k_ip.weight; use a base adapter such as "
-                "ip-adapter_sd15.safetensors (plus, full-face and FaceID variants are not supported)"
-            )
-        width = flat["image_proj.norm.weight"].shape[0]
-        model = cls(unet, num_tokens=proj.shape[0] // width, clip_dim=proj.shape[1])
-        _check_fit(model.adapter_state_dict(), flat)
-        model.load_state_dict(flat, strict=False)
+        image = {key.removeprefix("image_proj."): value for key, value in flat.items() if key.startswith("image_proj.")}
+        model = cls(unet, projection=read_projection(image, unet.config.cross_attention_dim))
+        layers = {key: value for key, value in flat.items() if not key.startswith("image_proj.")}
+        _check_fit({f"ip_adapter.{key}": value for key, value in model.ip_adapter.state_dict().items()}, layers)
+        model.load_state_dict(layers, strict=False)
         return model
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
-        """The adapter in the official layout: image_proj.proj.weight, ip_adapter.1.to_k_ip.weight, ..."""
+        """The adapter's weights, which `from_state_dict` reads; of a base adapter, in the official layout."""
         return {key: value for key, value in self.state_dict().items() if not key.startswith("unet.")}
 
     def project(self, clip_embeds: Tensor) -> Tensor:
-        """Turn (B, E) image embeddings into (B, T, D) tokens; the unconditional tokens are `project(zeros)`.
+        """Turn the image encoder's output into (B, T, D) tokens.
+
+        Args:
+            clip_embeds: (B, E) for a base adapter, of which `project(zeros)` is "no image"; (B, L, E) for plus.
 
         Raises:
             ModelError: the model has no IP-Adapter.
@@ -209,17 +183,7 @@ def read_adapter(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing or not a weight file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"IP-Adapter file {path} does not exist; give a .safetensors or .bin file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return _flatten(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # the readers raise many unrelated types
-        raise ModelError(f"IP-Adapter file {path} cannot be read as weights: {error}") from error
+    return _flatten(read_weights(Path(path), "IP-Adapter"))
 
 
 def _flatten(state: State) -> dict[str, Tensor]:

@@ -5,15 +5,17 @@ import platform
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgen import __version__
+from fastgen.engine.embeddings import parse_embeddings
 from fastgen.engine.lora import parse_loras
-from fastgen.engine.model import Sources, find_sources, load_model
+from fastgen.engine.model import load_model
+from fastgen.engine.model_files import Sources, find_sources
 from fastgen.engine.spec import BACKENDS, PRECISIONS, SPEC_FILE, EngineSpec, hash_files, read_spec, verify_files
 from fastgen.errors import EngineError, FastgenError, OutputError
 from fastgen.files import atomic_directory
@@ -33,8 +35,11 @@ PACKAGES = {
 def build(
     model: str | Path = "mini",
     *,
+    config: str | Path | None = None,
+    vae: str | Path | None = None,
     ip_adapter: str | Path | None = None,
     lora: Sequence[str] = (),
+    embedding: Sequence[str] = (),
     backend: str = "onnxruntime",
     precision: str = "fp32",
     batch: int = 8,
@@ -45,9 +50,12 @@ def build(
     """Build an engine, or find out that it is built already.
 
     Args:
-        model: an embedded model's name, a folder in diffusers layout, or a hub id.
-        ip_adapter: a base IP-Adapter file; None takes the one in the model folder, if there is exactly one.
+        model: an embedded model's name, a folder in diffusers layout, a hub id, or a single-file checkpoint.
+        config: for a checkpoint: folder or hub id of the model that its configs and tokenizer come from.
+        vae: folder or hub id of a VAE that replaces the model's own.
+        ip_adapter: a base or plus IP-Adapter file; None takes the one in the model folder, if there is exactly one.
         lora: NAME=PATH or NAME=PATH@SCALE, fused into the weights in this order.
+        embedding: NAME=PATH, textual-inversion words for prompts.
         backend: one of BACKENDS.
         precision: one of PRECISIONS.
         batch: rows of every execution.
@@ -61,11 +69,13 @@ def build(
 
     Raises:
         EngineError: an option is not allowed, or the finished engine differs from the model (nothing is written).
-        ModelError: the model, adapter or LoRA cannot be used.
+        ModelError: the model, VAE, adapter, LoRA or embedding cannot be used.
         OutputError: `out` cannot be written, or holds something that is no engine.
     """
     _check_options(backend, precision, batch, size)
-    sources = find_sources(model, ip_adapter=ip_adapter, loras=parse_loras(lora))
+    loras, embeddings = parse_loras(lora), parse_embeddings(embedding)
+    places = {"config": config, "vae": vae, "ip_adapter": ip_adapter}
+    sources = find_sources(model, **places, loras=loras, embeddings=embeddings)
     defaults = sources.defaults()
     options: dict[str, Any] = {"backend": backend, "precision": precision, "batch": batch}
     options["size"] = size or defaults["size"]
@@ -81,28 +91,28 @@ def build(
     loaded = load_model(sources)
     with atomic_directory(folder, replace=True) as tmp:
         spec = _make(tmp, loaded, sources=sources, inputs=inputs, name=folder.name, say=say)
-        command = _command(model, ip_adapter, lora, **options, out=out)
+        repeated = {"lora": lora, "embedding": embedding}
+        command = _command({"model": model, **places, **options, "out": out}, repeated)
         replace(spec, build_command=command).write(tmp)
     say(f"{folder} is ready, fingerprint {spec.fingerprint[:12]}")
     return folder
 
 
-def _command(
-    model: str | Path, ip_adapter: str | Path | None, lora: Sequence[str], **options: str | int | Path | None
-) -> str:
-    """Return the shell command that says the same as the arguments of `build`."""
-    words = ["fastgen", "build", "--model", str(model)]
-    words += [] if ip_adapter is None else ["--ip-adapter", str(ip_adapter)]
-    for text in lora:
-        words += ["--lora", text]
-    for name, value in options.items():
-        words += [] if value is None else [f"--{name}", str(value)]
+def _command(once: Mapping[str, Any], repeated: Mapping[str, Sequence[str]]) -> str:
+    """Return the shell command that says the same as the arguments of `build`; None is left out."""
+    words = ["fastgen", "build"]
+    for name, value in once.items():
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    for name, values in repeated.items():
+        for value in values:
+            words += [f"--{name}", value]
     return shlex.join(words)
 
 
 def engine_name(sources: Sources, *, backend: str, precision: str, batch: int, size: int) -> str:
-    """Return for example `mini-onnxruntime-fp32-b8-s64`, with LoRA names after the model's."""
-    words = [sources.id.replace("/", "--"), *(lora.name for lora in sources.loras), backend, precision]
+    """Return for example `mini-onnxruntime-fp32-b8-s64`, with LoRA and embedding names after the model's."""
+    added = [*(lora.name for lora in sources.loras), *(embedding.name for embedding in sources.embeddings)]
+    words = [sources.id.replace("/", "--"), *added, backend, precision]
     return re.sub(r"[^\w.-]", "_", "-".join([*words, f"b{batch}", f"s{size}"]))
 
 
@@ -122,7 +132,7 @@ def _make(
     for path in tmp.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # some writers keep their files to their user
     draft = EngineSpec(
-        **{**inputs, "lora": tuple(inputs["lora"])},
+        **{**inputs, **{name: tuple(inputs[name]) for name in ("lora", "embeddings")}},
         name=name,
         latent={"channels": shape[0], "size": shape[1], "scaling_factor": scaling},
         components=parts,
@@ -164,9 +174,12 @@ def _write_small_files(tmp: Path, model: "Model", sources: Sources) -> None:
     from fastgen.engine.load import UNCOND_FILE, UNCOND_KEY
 
     (tmp / "tokenizer").mkdir()
-    for path in (sources.folder / "tokenizer").iterdir():
-        if path.is_file():
-            shutil.copyfile(path, tmp / "tokenizer" / path.name)
+    if sources.embeddings:
+        model.tokenizer.save_pretrained(tmp / "tokenizer")
+    else:
+        for path in (sources.folder / "tokenizer").iterdir():
+            if path.is_file():
+                shutil.copyfile(path, tmp / "tokenizer" / path.name)
     if model.feature_extractor is not None:
         model.feature_extractor.save_pretrained(tmp / "feature_extractor")
     (tmp / "scheduler").mkdir()

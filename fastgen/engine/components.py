@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastgen.engine.adapters import ConditionedUNet
+from fastgen.engine.projection import ImageProjection, ImageResampler
 from fastgen.engine.spec import Component, TensorSpec
 from fastgen.errors import ModelError
 
@@ -28,14 +29,16 @@ class TextEncoder(nn.Module):
 class ImageEncoder(nn.Module):
     """Pixels (B, 3, S, S) -> image tokens (B, T, D): CLIP and the adapter's projection in one graph."""
 
-    def __init__(self, encoder: Any, projection: nn.Module) -> None:
-        """Wrap a CLIPVisionModelWithProjection and an ImageProjection."""
+    def __init__(self, encoder: Any, projection: ImageProjection | ImageResampler) -> None:
+        """Wrap a CLIPVisionModelWithProjection and the projection that reads its output."""
         super().__init__()
         self.encoder = encoder
         self.projection = projection
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode preprocessed images."""
+        if self.projection.reads_hidden_states:
+            return self.projection(self.encoder(pixel_values, output_hidden_states=True).hidden_states[-2])
         return self.projection(self.encoder(pixel_values, return_dict=False)[0])
 
 

@@ -1,13 +1,14 @@
 """Engine folders -> callables; the one place where a backend's name becomes a class."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from fastgen.engine.embeddings import expand_prompts
 from fastgen.engine.spec import EngineSpec, read_spec, verify_files
 from fastgen.errors import EngineError
 
@@ -69,6 +70,10 @@ class Engine:
         if self._extractor is None:
             raise EngineError(self._no_adapter())
         return self._extractor(images, return_tensors="pt").pixel_values
+
+    def expand(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts as the tokenizer must see them: words of several vectors written out (see `embeddings`)."""
+        return expand_prompts(prompts, self.tokenizer) if self.spec.embeddings else list(prompts)
 
     def encode_text(self, input_ids: Tensor) -> Tensor:
         """Token ids int64 (B, 77) -> text embeddings float32 (B, 77, D)."""

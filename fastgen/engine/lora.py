@@ -2,16 +2,19 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastgen.engine.lora_file import LoraLayer, read_lora, some
 from fastgen.engine.spec import hash_files
+from fastgen.engine.weights import read_weights
 from fastgen.errors import ModelError
 from fastgen.files import sha256_file
 
 PEFT_CONFIG = "adapter_config.json"
+PEFT_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,7 @@ def fuse_loras(loras: Sequence[Lora], *, unet: Any, text_encoder: Any) -> None:
         text_encoder: plain transformers CLIPTextModel.
 
     Raises:
-        ModelError: a LoRA cannot be read or changes nothing in this model.
+        ModelError: a LoRA cannot be read, has keys that fit no layer, or changes nothing in this model.
     """
     for lora in loras:
         before = _checksum(unet), _checksum(text_encoder)
@@ -77,9 +80,7 @@ def fuse_loras(loras: Sequence[Lora], *, unet: Any, text_encoder: Any) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 _fuse(lora, unet=unet, text_encoder=text_encoder)
-        except ModelError:
-            raise
-        except Exception as error:  # peft and diffusers raise many unrelated types for a file that does not fit
+        except Exception as error:  # peft raises many unrelated types for a file that does not fit
             raise ModelError(f"LoRA {lora.name} ({lora.path}) does not fit this model: {error}") from error
         if lora.scale != 0 and before == (_checksum(unet), _checksum(text_encoder)):
             raise ModelError(f"LoRA {lora.name} ({lora.path}) changes no weight of this model; is it for another one?")
@@ -96,51 +97,84 @@ def _scale(number: str, text: str) -> float:
 
 
 def _fuse(lora: Lora, *, unet: Any, text_encoder: Any) -> None:
-    """Fuse one LoRA with the library whose format it has."""
-    parts = {"unet": unet, "text_encoder": text_encoder}
-    if lora.path.is_dir():
-        folders = {name: lora.path / name for name in parts if (lora.path / name / PEFT_CONFIG).is_file()}
-        if (lora.path / PEFT_CONFIG).is_file():
-            folders["unet"] = lora.path
-        if folders:
-            for name, folder in folders.items():
-                _fuse_peft(folder, parts[name], lora.scale)
-            return
-    _fuse_diffusers(lora, unet=unet, text_encoder=text_encoder)
+    """Fuse one LoRA: peft's own folders and configs with peft, everything else directly."""
+    from peft import LoraConfig
+
+    modules = {"unet": unet, "text_encoder": text_encoder}
+    folders = _peft_folders(lora.path, modules)
+    for name, folder in folders.items():
+        _fuse_peft(modules[name], *_read_peft(folder), lora.scale)
+    if folders:
+        return
+    for name, part in read_lora(_weight_file(lora.path), modules).items():
+        if part.config is None:
+            _fuse_layers(modules[name], part.layers, lora.scale)
+        else:
+            _fuse_peft(modules[name], LoraConfig(**part.config), _peft_state(part.layers), lora.scale)
 
 
-def _fuse_peft(folder: Path, module: Any, scale: float) -> None:
-    """Merge an adapter saved by peft into `module`; peft leaves the module's plain layers in place."""
+def _fuse_layers(module: Any, layers: Mapping[str, LoraLayer], scale: float) -> None:
+    """Add every layer's update to its module's weight, in float32."""
+    problems = []
+    for name, layer in layers.items():
+        assert layer.down is not None and layer.up is not None
+        weight = module.get_submodule(name).weight
+        down, up = layer.down.float().flatten(1), layer.up.float().flatten(1)
+        rank = len(down)
+        if up.shape != (len(weight), rank) or down.shape[1] != weight[0].numel():
+            problems.append(f"{name} adds {(len(up), down.shape[1])} to {(len(weight), weight[0].numel())}")
+            continue
+        alpha = rank if layer.alpha is None else layer.alpha
+        weight.data += (scale * alpha / rank * (up @ down)).view_as(weight)
+    if problems:
+        raise ModelError(f"its layers have other shapes: {some(problems)}; use one made for this base model")
+
+
+def _peft_folders(path: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Part -> folder that peft wrote for it; empty for a file or another folder."""
+    if (path / PEFT_CONFIG).is_file():
+        return {"unet": path}
+    return {name: path / name for name in names if (path / name / PEFT_CONFIG).is_file()}
+
+
+def _read_peft(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """peft's config, and the weights by module name, of a folder that peft wrote."""
+    from peft import LoraConfig, PeftConfig
+
+    config = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, LoraConfig):
+        raise ModelError(f"{folder / PEFT_CONFIG} is a {config.peft_type}, only LORA can be fused")
+    files = [folder / name for name in ("adapter_model.safetensors", "adapter_model.bin") if (folder / name).is_file()]
+    if not files:
+        raise ModelError(f"{folder} has no adapter_model.safetensors")
+    state = read_weights(files[0], "LoRA")
+    return config, {key.removeprefix(PEFT_PREFIX): value for key, value in state.items()}
+
+
+def _peft_state(layers: Mapping[str, LoraLayer]) -> dict[str, Any]:
+    """Layers as peft names them."""
+    sides = {"lora_A": "down", "lora_B": "up"}
+    return {f"{name}.{key}.weight": getattr(x, side) for name, x in layers.items() for key, side in sides.items()}
+
+
+def _fuse_peft(module: Any, config: Any, state: Mapping[str, Any], scale: float) -> None:
+    """Merge a LoRA into `module` with peft, which leaves the module's plain layers in place."""
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import set_peft_model_state_dict
 
-    model = PeftModel.from_pretrained(module, str(folder))
+    model = PeftModel(module, config)
+    found = set_peft_model_state_dict(model, {PEFT_PREFIX + key: value for key, value in state.items()})
+    missing = [key for key in found.missing_keys if ".lora_" in key]
+    if found.unexpected_keys or missing:
+        keys = some(found.unexpected_keys or missing)
+        raise ModelError(f"its keys and its config do not fit this model together: {keys}")
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
             layer.scale_layer(scale)
     model.merge_and_unload(safe_merge=True)
     if hasattr(module, "peft_config"):
         del module.peft_config
-
-
-def _fuse_diffusers(lora: Lora, *, unet: Any, text_encoder: Any) -> None:
-    """Fuse a file in diffusers' or kohya's format through diffusers' own pipeline methods."""
-    from diffusers import StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline(
-        vae=None,
-        text_encoder=text_encoder,
-        tokenizer=None,
-        unet=unet,
-        scheduler=None,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    file = _weight_file(lora.path)
-    pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="fused", local_files_only=True)
-    pipeline.fuse_lora(lora_scale=lora.scale, safe_fusing=True)
-    pipeline.unload_lora_weights()
 
 
 def _weight_file(path: Path) -> Path:

@@ -16,7 +16,7 @@ from fastgen.files import atomic_write_text, sha256_file, sha256_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 SPEC_FILE = "engine.json"
 BACKENDS = ("onnxruntime", "torch")
 PRECISIONS = ("fp32",)
@@ -99,9 +99,11 @@ class EngineSpec:
 
     Attributes:
         name: the engine's folder name at build.
-        model: {"id", "files": {relative path: sha256}} of everything read from the model folder.
+        model: {"id", "files": {path as in a model folder: sha256}} of everything the model was loaded from; a VAE
+            that replaces the model's own stands here in its place, a single-file checkpoint under its own name.
         ip_adapter: {"name", "sha256"}, or None for a text-only model.
         lora: fused adapters in order, [{"name", "scale", "files": {relative path: sha256}}].
+        embeddings: textual-inversion words in order, [{"name", "file", "sha256"}].
         backend: one of BACKENDS.
         precision: one of PRECISIONS.
         opset: ONNX opset; None where there is no ONNX file.
@@ -122,6 +124,7 @@ class EngineSpec:
     model: dict[str, Any]
     ip_adapter: dict[str, Any] | None
     lora: tuple[dict[str, Any], ...]
+    embeddings: tuple[dict[str, Any], ...]
     backend: str
     precision: str
     opset: int | None
@@ -162,6 +165,11 @@ class EngineSpec:
         return {lora["name"]: float(lora["scale"]) for lora in self.lora}
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """Textual-inversion words that prompts may use."""
+        return tuple(embedding["name"] for embedding in self.embeddings)
+
+    @property
     def has_image_prompt(self) -> bool:
         """Whether the engine has an IP-Adapter; without one, image_embeds and ip_scale are ignored."""
         return self.ip_adapter is not None
@@ -173,7 +181,8 @@ class EngineSpec:
 
     def inputs(self) -> dict[str, Any]:
         """Everything a build starts from; an engine with equal inputs need not be built again."""
-        names = ("model", "ip_adapter", "lora", "backend", "precision", "opset", "batch", "size", "versions")
+        sources = ("model", "ip_adapter", "lora", "embeddings")
+        names = (*sources, "backend", "precision", "opset", "batch", "size", "versions")
         content = self.content()
         return {name: content[name] for name in names}
 
@@ -182,7 +191,7 @@ class EngineSpec:
         obj = asdict(replace(self, components={}))
         del obj["build_command"]
         obj["components"] = {name: part.to_json() for name, part in self.components.items()}
-        obj["lora"] = list(obj["lora"])
+        obj |= {name: list(obj[name]) for name in ("lora", "embeddings")}
         return {"fastgen_engine": FORMAT, **obj}
 
     def write(self, folder: Path) -> None:
@@ -216,7 +225,8 @@ def read_spec(folder: str | Path) -> EngineSpec:
         differing = sorted(obj.keys() ^ expected)
         raise EngineError(f"{path} has missing or unknown entries: {', '.join(differing)}; run fastgen build again")
     components = {name: Component.from_json(part) for name, part in obj["components"].items()}
-    spec = EngineSpec(**{**obj, "components": components, "lora": tuple(obj["lora"])})
+    lists = {name: tuple(obj[name]) for name in ("lora", "embeddings")}
+    spec = EngineSpec(**{**obj, **lists, "components": components})
     if spec.fingerprint != fingerprint:
         raise EngineError(f"{path} was changed after the build; build the engine again: {spec.build_command}")
     return spec

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fastgen.errors import EngineError, FieldProblem
 from fastgen.fields import show
 from fastgen.generate.schedulers import SCHEDULERS, executed_steps, scheduler_name
-from fastgen.records import LambdaPolicy, Row
+from fastgen.records import Adapter, LambdaPolicy, Row
 
 if TYPE_CHECKING:
     from fastgen.engine.spec import EngineSpec
@@ -110,17 +110,21 @@ def engine_problems(row: Row, spec: "EngineSpec") -> list[FieldProblem]:
         add("mode", row.mode, "t2i or img2img; this version cannot invert references")
     if row.mode == "img2img" and row.steps and row.strength and executed_steps(row.steps, row.strength) < 1:
         add("strength", row.strength, f"at least {1 / row.steps:.3g}, so that one of {row.steps} steps is run")
-    for adapter in row.adapters:
-        scale = spec.adapters.get(adapter.name)
-        if scale is None or abs(scale - adapter.scale) > 1e-6:
-            fused = ", ".join(f"{name} at {value:g}" for name, value in spec.adapters.items()) or "none"
-            option = f"--lora {adapter.name}=PATH@{adapter.scale:g}"
-            add(
-                "adapters",
-                {adapter.name: adapter.scale},
-                f"what this engine has ({fused}); or fastgen build {option}",
-            )
+    problems += [problem for adapter in row.adapters for problem in _adapter_problems(adapter, spec)]
     return problems
+
+
+def _adapter_problems(adapter: Adapter, spec: "EngineSpec") -> Iterator[FieldProblem]:
+    """What an engine lacks of an adapter that a row wants: a LoRA at its scale, or a word, which has no scale."""
+    if adapter.target == "ti":
+        there, wanted = {word: 1.0 for word in spec.words}, f"--embedding '{adapter.name}=PATH' and scale 1"
+    else:
+        there, wanted = spec.adapters, f"--lora {adapter.name}=PATH@{adapter.scale:g}"
+    scale = there.get(adapter.name)
+    if scale is None or abs(scale - adapter.scale) > 1e-6:
+        fused = ", ".join(f"{name} at {value:g}" for name, value in there.items()) or "none"
+        got = show({adapter.name: adapter.scale})
+        yield FieldProblem("adapters", got, f"what this engine has ({fused}); or fastgen build {wanted}")
 
 
 def _unresolved(row: Row) -> Iterator[FieldProblem]:

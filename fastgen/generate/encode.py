@@ -180,6 +180,7 @@ class Encoder:
     def _encode_texts(self, prompts: list[str]) -> Tensor:
         tokenizer = self._engine.tokenizer
         length = tokenizer.model_max_length
+        prompts = self._engine.expand(prompts)
         self._cut += sum(len(tokenizer(prompt).input_ids) > length for prompt in prompts)
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return self._engine.encode_text(tokens.input_ids)

@@ -206,7 +206,7 @@ def _lazy_scorer(arguments: Arguments, header: Header, spec: EngineSpec) -> Call
 
 def clip_of(spec: EngineSpec) -> str:
     """The scoring CLIP that goes with an engine: its embedded model's own, else the paper's (downloaded)."""
-    from fastgen.engine.model import EMBEDDED
+    from fastgen.engine.model_files import EMBEDDED
 
     own = EMBEDDED / str(spec.model["id"]) / "clip"
     return str(own) if own.is_dir() else PAPER_CLIP

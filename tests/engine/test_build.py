@@ -9,7 +9,7 @@ import torch
 from fastgen.engine import parity
 from fastgen.engine.build import build
 from fastgen.engine.load import load_engine
-from fastgen.engine.model import find_sources
+from fastgen.engine.model_files import find_sources
 from fastgen.engine.spec import read_spec
 from fastgen.errors import EngineError, FastgenError, ModelError, OutputError
 
@@ -32,7 +32,7 @@ def silent(_: str) -> None:
 
 def test_engine_json_says_everything(tiny_engine_path, tiny_model):
     obj = json.loads((tiny_engine_path / "engine.json").read_text())
-    assert obj["fastgen_engine"] == 1 and len(obj["fingerprint"]) == 64
+    assert obj["fastgen_engine"] == 2 and len(obj["fingerprint"]) == 64
     unet = obj["components"]["unet"]
     assert [(t["name"], t["dtype"], t["shape"]) for t in unet["inputs"]] == [
         ("sample", "float32", ["B", 8, 16, 16]),
@@ -139,7 +139,7 @@ def test_edited_and_foreign_engine_json_are_refused(engine_copy, tmp_path):
     original = json.loads(path.read_text())
     for change, message in [
         ({"batch": 5}, "was changed after the build"),
-        ({"fastgen_engine": 2}, "format version 2, this fastgen reads 1"),
+        ({"fastgen_engine": 1}, "format version 1, this fastgen reads 2"),
         ({"colour": "red"}, "unknown entries: colour"),
     ]:
         path.write_text(json.dumps({**original, **change}))

@@ -10,7 +10,8 @@ from fastgen.engine.adapters import ConditionedUNet
 from fastgen.engine.build import build
 from fastgen.engine.export import export_onnx
 from fastgen.engine.load import load_engine
-from fastgen.engine.model import find_sources, load_model
+from fastgen.engine.model import load_model
+from fastgen.engine.model_files import find_sources
 from fastgen.engine.parity import example_inputs
 from fastgen.engine.spec import Component, TensorSpec
 from fastgen.errors import EngineError
