@@ -184,7 +184,7 @@ def _check_parts(folder: Path, *, weights: bool, own_vae: bool) -> None:
         if not (folder / name).is_dir() and (own_vae or name != "vae"):
             raise ModelError(f"{folder} has no folder {name}/; a model is a folder in diffusers layout")
         if weights and name in PARTS and (own_vae or name != "vae") and not weight_files(folder / name):
-            raise ModelError(f"{folder / name} has no weights; needed is a .safetensors file, with .fp16 or without")
+            raise ModelError(f"{folder / name} has no weights; needed is a .safetensors (also .fp16) or .bin file")
 
 
 def _find_checkpoint(model: str | Path) -> Path | None:
