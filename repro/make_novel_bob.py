@@ -17,7 +17,7 @@ from fastgen.bank.write import write_bank
 from fastgen.files import sha256_json
 from fastgen.petworld.attributes import NOVEL_PETS
 from fastgen.plan.references import petworld_scene
-from fastgen.plan.seeds import row_seed, stream
+from fastgen.seeds import row_seed, stream
 from fastgen.records import Attrs, Header, Row
 
 SEED = 0

@@ -12,7 +12,7 @@ from fastgen.errors import BankError, FastgenError, ReferenceImageError
 from fastgen.plan.ags import AgsRule, ags_parameters
 from fastgen.plan.references import find_references
 from fastgen.plan.resolve import count_rows, parse_policy, plan_rows, reference_check
-from fastgen.plan.seeds import row_seed, stream
+from fastgen.seeds import row_seed, stream
 from fastgen.records import LambdaPolicy, Row
 
 CLASSES = ["Beagle", "Bombay", "Pug"]
