@@ -22,6 +22,8 @@ MODEL = EMBEDDED / "mini"
 ADAPTER = "ip-adapter_mini.safetensors"
 BREEDS = OXFORD_PETS[::3]
 
+pytestmark = pytest.mark.skipif(not MODEL.exists(), reason="the embedded model is still being trained")
+
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
@@ -92,8 +94,8 @@ def test_timm_loads_the_backbone_which_never_saw_the_37_or_the_novel_breeds():
 
 def test_scoring_clip_knows_the_37_and_not_the_novel_breeds(clip):
     for breeds, low, high in ((OXFORD_PETS, 0.6, 1.0), (NOVEL_PETS, 0.0, 0.3)):
-        cosines = clip.embed_images(photos(breeds)) @ clip.embed_texts([TEMPLATE.format(**{"class": b}) for b in breeds]).T
-        logits = clip.scale * cosines
+        texts = clip.embed_texts([TEMPLATE.format(**{"class": breed}) for breed in breeds])
+        logits = clip.scale * clip.embed_images(photos(breeds)) @ texts.T
         probability = np.exp(logits - logits.max(1, keepdims=True))
         score = np.diag(probability / probability.sum(1, keepdims=True)).mean()
         assert low <= score <= high
