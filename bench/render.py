@@ -14,18 +14,16 @@ memory with this one and slow it down: on a busy machine the numbers are too low
 import argparse
 import json
 import os
-import platform
 import shlex
 import statistics
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.hardware import hardware  # noqa: E402
 from fastgen.files import atomic_write_text  # noqa: E402
 from fastgen.petworld.attributes import OXFORD_PETS, STYLES, Scene  # noqa: E402
 from fastgen.petworld.render import render, sample_scene  # noqa: E402
@@ -33,9 +31,7 @@ from fastgen.petworld.render import render, sample_scene  # noqa: E402
 
 def measure(style: str, *, count: int, rounds: int, size: int) -> float:
     """Draws `count` pictures per round; returns the median of pictures per second of CPU time."""
-    scenes = [
-        sample_scene(0, i, breeds=OXFORD_PETS, styles=(style,), realism=(0.4, 0.8)) for i in range(count)
-    ]
+    scenes = [sample_scene(0, i, breeds=OXFORD_PETS, styles=(style,), realism=(0.4, 0.8)) for i in range(count)]
     _draw(scenes[:2], size)
     return statistics.median(count / _draw(scenes, size) for _ in range(rounds))
 
@@ -46,25 +42,6 @@ def _draw(scenes: list[Scene], size: int) -> float:
     for scene in scenes:
         render(scene, size)
     return time.process_time() - start
-
-
-def hardware() -> dict[str, Any]:
-    """The processor and the versions that matter, without anything that names the machine."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        model = names[0] if names else model
-    packages = {name: version(name) for name in ("numpy", "pillow")}
-    return {
-        "cpu": model,
-        "cores_used": 1,
-        "load_average": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **packages,
-    }
 
 
 def stay_on_one_core() -> None:
@@ -83,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     stay_on_one_core()
     command = shlex.join(["python", "bench/render.py", *sys.argv[1:]])
-    machine = hardware()
+    machine = hardware("numpy", "pillow") | {"cores_used": 1}
     print(f"command:  {command}\nhardware: {', '.join(f'{k} {v}' for k, v in machine.items())}")
     result = {}
     for style in STYLES:

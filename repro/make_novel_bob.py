@@ -17,8 +17,8 @@ from fastgen.bank.write import write_bank
 from fastgen.files import sha256_json
 from fastgen.petworld.attributes import NOVEL_PETS
 from fastgen.plan.references import petworld_scene
-from fastgen.plan.seeds import row_seed, stream
 from fastgen.records import Attrs, Header, Row
+from fastgen.seeds import row_seed, stream
 
 SEED = 0
 SHOTS = 5

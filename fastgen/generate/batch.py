@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastgen.errors import EngineError, FieldProblem
 from fastgen.fields import show
-from fastgen.generate.schedulers import SCHEDULERS, executed_steps, scheduler_name
+from fastgen.generate.schedulers import SCHEDULERS, executed_steps, is_scheduler, scheduler_name
 from fastgen.records import Adapter, LambdaPolicy, Row
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def complete_row(row: Row, spec: "EngineSpec", scheduler_config: Mapping[str, An
         scheduler_config: of the engine; names the scheduler of rows that name none.
 
     Returns:
-        The row with steps, scheduler, guidance scale, width, height, mode and negative prompt: alone enough
-            to
+        The row with steps, scheduler, guidance scale, width, height, mode and negative prompt: alone enough to
         regenerate the image.
 
     Raises:
@@ -73,7 +72,7 @@ def complete_row(row: Row, spec: "EngineSpec", scheduler_config: Mapping[str, An
     problems = [*engine_problems(done, spec), *_unresolved(done)]
     if problems:
         raise EngineError("\n".join(f"row {row.id!r}: {problem}" for problem in problems))
-    return done
+    return replace(done, scheduler=scheduler_name(done.scheduler, scheduler_config))
 
 
 def engine_defaults(spec: "EngineSpec", scheduler_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,12 +101,10 @@ def engine_problems(row: Row, spec: "EngineSpec") -> list[FieldProblem]:
                 getattr(row, name),
                 f"{side}, the size of this engine; or leave it out, or fastgen build --size",
             )
-    if row.scheduler is not None and row.scheduler not in SCHEDULERS:
+    if row.scheduler is not None and not is_scheduler(row.scheduler):
         add("scheduler", row.scheduler, ", ".join(SCHEDULERS))
     if isinstance(row.lambda_, float) and not spec.has_image_prompt:
         add("lambda", row.lambda_, "null: this engine has no IP-Adapter; or build one with --ip-adapter")
-    if row.mode == "latent":
-        add("mode", row.mode, "t2i or img2img; this version cannot invert references")
     if row.mode == "img2img" and row.steps and row.strength and executed_steps(row.steps, row.strength) < 1:
         add("strength", row.strength, f"at least {1 / row.steps:.3g}, so that one of {row.steps} steps is run")
     problems += [problem for adapter in row.adapters for problem in _adapter_problems(adapter, spec)]

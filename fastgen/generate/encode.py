@@ -1,13 +1,12 @@
 """Prompts and reference images to tensors; each distinct one goes through its encoder once.
 
-What an encoder says about an item does not depend on the items beside it: the engine runs every call in
-    pieces of one
+What an encoder says about an item does not depend on the items beside it: the engine runs every call in pieces of one
 size. Memory is bounded: the least recently used results go first, so ten million different prompts need no
 more than a thousand.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fastgen.errors import ReferenceImageError
+from fastgen.generate.inversion import Inversion, inversions_of, invert
 from fastgen.records import Ref, Row
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastgen.engine.load import Engine
 
 CACHE_BYTES = 256 * 2**20
-"""Most memory for each of the three kinds of results (texts, image prompts, start images)."""
+"""Most memory for each of the four kinds of results (texts, image prompts, start images, inverted images)."""
 
 LOAD_THREADS = 4
 """Threads that read reference images."""
@@ -102,6 +102,7 @@ class Encoder:
         self._texts = Cache(self._encode_texts, size=size, limit=cache_bytes)
         self._tokens = Cache(self._encode_tokens, size=size, limit=cache_bytes)
         self._moments = Cache(self._encode_moments, size=size, limit=cache_bytes)
+        self._inverted = Cache(self._invert, size=size, limit=cache_bytes)
         self._cut = 0
 
     @property
@@ -109,7 +110,7 @@ class Encoder:
         """How many items were encoded, and how many prompts were longer than the text encoder reads."""
         return {
             "prompts": self._texts.encoded,
-            "references": self._tokens.encoded + self._moments.encoded,
+            "references": self._tokens.encoded + self._moments.encoded + self._inverted.encoded,
             "prompts_cut": self._cut,
         }
 
@@ -125,32 +126,36 @@ class Encoder:
         """
         prompts = dict.fromkeys(text for row in rows for text in _texts_of(row))
         self._texts.add((prompt, prompt) for prompt in prompts if prompt not in self._texts)
-        bad = self._prepare_references(self._tokens, [row.ref for row in rows if needs_tokens(row)])
-        bad |= self._prepare_references(self._moments, [row.ref for row in rows if row.mode == "img2img"])
-        used = {row.id or "": _key(row.ref) for row in rows if row.ref and (needs_tokens(row) or row.mode == "img2img")}
-        return {row_id: bad[key] for row_id, key in used.items() if key in bad}
+        inversions = {row.id or "": inversions_of(row) for row in rows}
+        tokens = {row.id or "": [_key(row.ref)] for row in rows if row.ref and needs_tokens(row)}
+        moments = {row.id or "": [_key(row.ref)] for row in rows if row.ref and row.mode == "img2img"}
+        failed = self._prepare_references(self._inverted, inversions, self._to_invert)
+        failed |= self._prepare_references(self._moments, moments, self._squash)
+        return failed | self._prepare_references(self._tokens, tokens, self._squash)
 
-    def _prepare_references(self, cache: Cache, refs: Sequence[Ref | None]) -> dict[Ref, str]:
-        """Encode the references that `cache` lacks; returns those that cannot be loaded, with the reason."""
-        bad: dict[Ref, str] = {}
-        keys = dict.fromkeys(_key(ref) for ref in refs if ref is not None)
+    def _prepare_references(
+        self, cache: Cache, wanted: Mapping[str, Sequence[Hashable]], load: Callable[[Any], object]
+    ) -> dict[str, str]:
+        """Encode what `cache` lacks of the keys that rows want; returns the rows whose images cannot be loaded."""
+        bad: dict[Hashable, str] = {}
+        keys = dict.fromkeys(key for own in wanted.values() for key in own)
 
-        def load(key: Ref) -> "Image.Image | None":
+        def attempt(key: Hashable) -> object:
             try:
-                return self._squash(key)
+                return load(key)
             except ReferenceImageError as error:
                 bad[key] = str(error)
                 return None
 
-        def loaded() -> "Iterator[tuple[Ref, Image.Image]]":
+        def loaded() -> Iterator[tuple[Hashable, object]]:
             missing = iter([key for key in keys if key not in cache])
             with ThreadPoolExecutor(LOAD_THREADS) as pool:
                 while part := list(islice(missing, 4 * LOAD_THREADS)):
-                    images = pool.map(load, part)
-                    yield from ((key, image) for key, image in zip(part, images, strict=True) if image is not None)
+                    items = pool.map(attempt, part)
+                    yield from ((key, item) for key, item in zip(part, items, strict=True) if item is not None)
 
         cache.add(loaded())
-        return bad
+        return {row_id: bad[key] for row_id, own in wanted.items() for key in own if key in bad}
 
     def texts(self, prompts: Sequence[str]) -> Tensor:
         """Embed prompts, float32 (B, 77, D)."""
@@ -169,13 +174,34 @@ class Encoder:
         """Mean and log variance of the VAE's posterior for start images, float32 (B, 2C, h, w)."""
         return self._moments.rows([_key(ref) for ref in refs], self._squash)
 
+    def inverted(self, row: Row) -> tuple[Tensor, Tensor]:
+        """Inverted references of a row of mode latent, twice float32 (C, h, w)."""
+        first, second = self._inverted.rows(inversions_of(row), self._to_invert)
+        return first, second
+
     def _squash(self, ref: Ref) -> "Image.Image":
         """The reference at the engine's size, bilinear, aspect not kept (as DALDA does)."""
         from PIL import Image
 
         spec = self._engine.spec
-        image = self._load(ref)
-        return image.convert("RGB").resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+        return self._load(ref).convert("RGB").resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+
+    def _to_invert(self, key: Inversion) -> "tuple[Inversion, Image.Image]":
+        """The reference at the engine's size, Lanczos, aspect not kept (as Diff-II does)."""
+        from PIL import Image
+
+        spec = self._engine.spec
+        image = self._load(key.ref).convert("RGB").resize((spec.width, spec.height), Image.Resampling.LANCZOS)
+        return key, image
+
+    def _invert(self, items: "list[tuple[Inversion, Image.Image]]") -> Tensor:
+        results: dict[int, Tensor] = {}
+        for steps in {key.steps for key, _ in items}:
+            own = [number for number, (key, _) in enumerate(items) if key.steps == steps]
+            text = self.texts([items[number][0].prompt for number in own])
+            moments = self._encode_moments([items[number][1] for number in own])
+            results |= zip(own, invert(self._engine, moments, text, steps=steps), strict=True)
+        return torch.stack([results[number] for number in range(len(items))])
 
     def _encode_texts(self, prompts: list[str]) -> Tensor:
         tokenizer = self._engine.tokenizer

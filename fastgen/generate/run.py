@@ -10,6 +10,7 @@ from torch import Tensor
 from fastgen.generate.batch import Group, batches
 from fastgen.generate.denoise import Conditions, denoise, start_noise
 from fastgen.generate.encode import Encoder, LoadReference, needs_tokens
+from fastgen.generate.inversion import start_latent
 from fastgen.generate.schedulers import Schedule
 from fastgen.records import Row
 from fastgen.shards.schema import FLAT, GOOD, NON_FINITE, REFERENCE_FAILED, Sample
@@ -34,8 +35,7 @@ def generate(
 ) -> Iterator[Sample]:
     """Generate one sample per row, in the order in which batches are full (rows of a group keep their order).
 
-    The image of a row depends on the row and the engine only: no row sees another, and the engine runs every
-        call in
+    The image of a row depends on the row and the engine only: no row sees another, and the engine runs every call in
     pieces of its own size, a short one filled up.
 
     Args:
@@ -107,8 +107,11 @@ def _start(
     schedule: Schedule,
     generators: list[torch.Generator],
 ) -> Tensor:
-    """Latents before the first step: noise, or for img2img the noised start image."""
+    """Latents before the first step: noise, for img2img the noised start image, for latent a point between images."""
     shape = engine.spec.latent_shape
+    if rows[0].mode == "latent":
+        points = [start_latent(row, *encoder.inverted(row)) for row in rows]
+        return torch.stack(points).to(engine.device) * schedule.start_scale
     if rows[0].mode != "img2img":
         return start_noise(generators, shape).to(engine.device) * schedule.start_scale
     mean, log_variance = encoder.moments([row.ref for row in rows if row.ref is not None]).chunk(2, dim=1)

@@ -10,16 +10,27 @@ if TYPE_CHECKING:
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
+    "ddim_trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
     "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "dpmsolver++_karras": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "use_karras_sigmas": True},
+    ),
     "unipc": ("UniPCMultistepScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
     "lcm": ("LCMScheduler", {}),
+    "tcd": ("TCDScheduler", {}),
 }
-"""Name in a row -> class of diffusers, and what is set beside the engine's own config."""
+"""Name in a row -> class of diffusers, and what is set beside the engine's own config. The name of a class stands for
+the first entry that has it. Few-step LoRAs come with their own: LCM with lcm, Hyper-SD with tcd, and Hyper-SD's 8-step
+CFG LoRA with ddim_trailing."""
 
-SEEDED = ("euler_a", "lcm")
+INVERSE = "ddim_inverse"
+"""DDIM run backwards: for the start latents of mode latent, not for rows."""
+
+SEEDED = ("euler_a", "lcm", "tcd")
 """Schedulers that draw noise at every step; it comes from the row's own generator."""
 
 
@@ -28,18 +39,30 @@ def scheduler_name(name: str | None, config: Mapping[str, Any]) -> str:
     "ddim").
 
     Args:
-        name: as in a row, or None.
+        name: as in a row: a key of SCHEDULERS or a class of diffusers in it; or None.
         config: the engine's scheduler config, with `_class_name`.
 
     Raises:
         FastgenError: there is no such scheduler.
     """
     if name is None:
-        own = config.get("_class_name")
-        return next((short for short, (kind, _) in SCHEDULERS.items() if kind == own), "ddim")
-    if name not in SCHEDULERS:
+        return _short(config.get("_class_name")) or "ddim"
+    found = _short(name)
+    if found is None:
         raise FastgenError(f"scheduler: got {name!r}; allowed: {', '.join(SCHEDULERS)}")
-    return name
+    return found
+
+
+def _short(name: str | None) -> str | None:
+    """The key of SCHEDULERS that a name means; None when it means none."""
+    if name in SCHEDULERS:
+        return name
+    return next((short for short, (kind, _) in SCHEDULERS.items() if kind == name), None)
+
+
+def is_scheduler(name: str) -> bool:
+    """Whether rows may ask for that scheduler."""
+    return _short(name) is not None
 
 
 class Schedule:
@@ -54,7 +77,7 @@ class Schedule:
         """Set up the scheduler.
 
         Args:
-            name: a key of SCHEDULERS.
+            name: as in a row, or INVERSE for the way from an image to noise.
             config: the engine's scheduler config.
             steps: denoising steps of the whole schedule, >= 1.
             strength: for img2img: run only the last int(steps * strength) steps; None runs all.
@@ -64,8 +87,8 @@ class Schedule:
         """
         import diffusers
 
-        kind, extra = SCHEDULERS[scheduler_name(name, config)]
-        self.name = name
+        self.name = name if name == INVERSE else scheduler_name(name, config)
+        kind, extra = ("DDIMInverseScheduler", {}) if name == INVERSE else SCHEDULERS[self.name]
         try:
             self._scheduler = getattr(diffusers, kind).from_config({**config, **extra})
             self._scheduler.set_timesteps(steps)

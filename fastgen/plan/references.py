@@ -16,8 +16,8 @@ from fastgen.petworld.attributes import NOVEL_PETS, OXFORD_PETS, Scene
 from fastgen.petworld.render import render, sample_scene
 from fastgen.plan.folders import check_spelling, inside, list_folders, list_images, match_names
 from fastgen.plan.pictures import SUFFIXES, open_picture
-from fastgen.plan.seeds import row_seed, stream
 from fastgen.records import PETWORLD, Header, Ref
+from fastgen.seeds import row_seed, stream
 
 if TYPE_CHECKING:
     from PIL import Image

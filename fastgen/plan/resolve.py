@@ -15,9 +15,9 @@ from fastgen.errors import FastgenError, FieldProblem, ReferenceImageError
 from fastgen.fields import Problems, show, unknown_fields
 from fastgen.plan.ags import AgsRule, ags_parameters, sample_uniform
 from fastgen.plan.references import Reference, References
-from fastgen.plan.seeds import row_seed, stream
 from fastgen.records import LAMBDA_MAX, POLICIES, Header, LambdaPolicy, Row
 from fastgen.row_parts import SHAREABLE
+from fastgen.seeds import row_seed, stream
 
 Lambda = float | LambdaPolicy | None
 Scorer = Callable[[Reference], float]

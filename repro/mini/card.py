@@ -6,28 +6,33 @@ from typing import Any
 TARGETS = {"breed": 0.85, "background": 0.92, "pose": 0.92}
 
 
-def write_card(folder: Path, result: dict[str, Any]) -> Path:
-    """Writes README.md into the model folder.
+def write_card(folder: Path, result: dict[str, Any], *, to: Path | None = None) -> Path:
+    """Writes README.md.
 
     Args:
         folder: the model folder.
         result: content of its evaluation.json, from `repro.mini.evaluate`.
+        to: folder of the card; None: the model folder.
     """
     names = ("unet", "vae", "text_encoder", "image_encoder", "ip_adapter", "clip", "resnet")
-    parts = {name: _megabytes(folder / name) for name in names}
-    path = folder / "README.md"
+    sizes = {name: _megabytes(folder / name) for name in names}
+    path = (to or folder) / "README.md"
     path.write_text(CARD.format(
-        total=_megabytes(folder), parts=", ".join(f"{k} {v}" for k, v in parts.items()),
+        total=sum(sizes.values()), parts=", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items()),
         steps=result["defaults"]["steps"], guidance=result["defaults"]["guidance_scale"],
         text=_text_table(result), image=_image_table(result["image_prompt"]), psnr=result["vae_psnr_db"],
-        references=result["image_prompt"]["references"],
+        references=result["image_prompt"]["references"], trained=_trained(result["training"]),
         **{f"score_{k}": v["mean_score"] for k, v in result["clip"].items()},
     ))  # fmt: skip
     return path
 
 
-def _megabytes(path: Path) -> str:
-    return f"{sum(f.stat().st_size for f in path.rglob('*') if f.is_file()) / 1e6:.1f} MB"
+def _megabytes(path: Path) -> float:
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) / 1e6
+
+
+def _trained(steps: dict[str, int]) -> str:
+    return ", ".join(f"{stage} {number:,}".replace(",", " ") for stage, number in steps.items())
 
 
 def _text_table(result: dict[str, Any]) -> str:
@@ -62,7 +67,7 @@ def _image_table(measured: dict[str, Any]) -> str:
 
 CARD = """# fastgen mini
 
-A Stable Diffusion small enough to ship ({total} in half precision), which draws PetWorld: 37 breeds, 5 poses, 10
+A Stable Diffusion small enough to ship ({total:.1f} MB in half precision), which draws PetWorld: 37 breeds, 5 poses, 10
 places, 8 styles, 64 x 64 pixels. It is an ordinary diffusers folder with an IP-Adapter in the official layout, a
 scoring CLIP for open_clip and a ResNet for timm. It exists so that everything in fastgen can be run, measured and
 tested without a download; it knows nothing of the real world.
@@ -75,6 +80,9 @@ By the commands in `repro/mini/README.md`, on PetWorld renderings alone (60 000 
 of five). v-prediction, min-SNR weighting, caption dropout 0.1; the IP-Adapter on the frozen UNet with image and text
 dropout 0.05 each. The ResNet learnt 64 made-up breeds and has never seen the 37 or the 12 novel ones; no part has
 seen a picture of the novel ones.
+
+Steps: {trained}. The autoencoder took its first 1 450 steps with 8 latent channels and was then widened to 16; the
+recipe in the repository starts with 16.
 
 ## What it can do
 

@@ -30,7 +30,7 @@ from fastgen.records import Ref, Row
 from repro.mini.card import write_card
 from repro.mini.data import TEST_SEED, load_images
 from repro.mini.oracle import HEADS, judge, load_oracle
-from repro.mini.training import arguments
+from repro.mini.training import arguments, steps_done
 from repro.mini.vae import psnr
 
 LAMBDAS = (0.0, 0.2, 0.25, 0.5, 0.75, 1.0)
@@ -168,6 +168,7 @@ def main() -> None:
     ]
     result = {
         "defaults": bench.defaults,
+        "training": steps_done(args.work),
         "text_photo": {"images": len(photos)} | text_accuracy(bench, photos, 1),
         "text_styles": {"images": len(styled)} | text_accuracy(bench, styled, 2),
         "vae_psnr_db": reconstruction(args),

@@ -146,6 +146,13 @@ def load_average(path: Path) -> dict[str, Tensor]:
     return torch.load(path, map_location=device(), weights_only=True)["average"]
 
 
+def steps_done(work: Path) -> dict[str, int]:
+    """Stage -> steps its checkpoint has behind it, of every checkpoint in a folder."""
+    stages = ("clip", "vae", "vae-decoder", "unet", "ip-adapter", "resnet")
+    paths = {stage: work / f"{stage}.pt" for stage in stages}
+    return {k: int(torch.load(p, mmap=True, weights_only=True)["step"]) for k, p in paths.items() if p.exists()}
+
+
 def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> int:
     if not path.exists():
         return 0

@@ -1,7 +1,7 @@
 """Trains the UNet of the mini model: `python -m repro.mini.unet --work out/mini`.
 
 Needs the checkpoints of `repro.mini.clip` (frozen text encoder) and `repro.mini.vae` (frozen latents). v-prediction,
-min-SNR weighting (gamma 5, Hang et al. 2023, arXiv 2303.09556), caption dropout 0.1, AdamW, averaged weights. Steps
+min-SNR weighting (gamma 5, floor 1), caption dropout 0.1, AdamW, averaged weights. Steps
 may be raised between runs: the rate stays constant until `--decay-from` of the steps.
 """
 
@@ -19,7 +19,7 @@ from repro.mini.clip import new_clip
 from repro.mini.data import TRAIN_SEED, load_images
 from repro.mini.tokenizer import make_tokenizer
 from repro.mini.training import arguments, device, load_average, scenes_at, step_rng, to_tensor, train
-from repro.mini.vae import new_vae
+from repro.mini.vae import SCALING_FACTOR, new_vae
 
 CAPTION_DROPOUT = 0.1
 SNR_GAMMA = 5.0
@@ -76,7 +76,7 @@ class TextEncoder:
 
 @torch.no_grad()
 def load_latents(args: argparse.Namespace) -> Tensor:
-    """Latents of the first N training pictures, float16 (N, 16, 16, 16), encoded on the first call and kept."""
+    """Scaled latents of the first N training pictures, float16 (N, 16, 16, 16), encoded on the first call and kept."""
     path = args.work / f"latents-{args.pictures}.pt"
     if not path.exists():
         vae = new_vae()
@@ -87,7 +87,7 @@ def load_latents(args: argparse.Namespace) -> Tensor:
             parts.append(vae.encode(to_tensor(images[i : i + 250])).latent_dist.mode().half().cpu())
         torch.save(torch.cat(parts).contiguous(), path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
-    return torch.load(path, weights_only=True)
+    return torch.load(path, weights_only=True).mul_(SCALING_FACTOR)
 
 
 def add_noise(clean: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +112,10 @@ def add_noise(clean: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def v_loss(output: Tensor, clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
-    """Min-SNR weighted v-prediction loss (arXiv 2303.09556, section 3.4: weight min(snr, gamma) / (snr + 1)).
+    """V-prediction loss with the weight min(max(snr, 1), gamma) / (snr + 1).
+
+    Min-SNR (arXiv 2303.09556, section 3.4) with the floor of truncated SNR (arXiv 2202.00512, section 4): 256 positions
+    of 16 channels show the layout at an snr far below 1, where min-SNR alone hardly looks.
 
     Args:
         output, clean, noise: (B, C, h, w).
@@ -121,7 +124,7 @@ def v_loss(output: Tensor, clean: Tensor, noise: Tensor, alphas: Tensor) -> Tens
     a = alphas[:, None, None, None]
     target = a.sqrt() * noise - (1 - a).sqrt() * clean
     snr = alphas / (1 - alphas)
-    weight = snr.clamp(max=SNR_GAMMA) / (snr + 1)
+    weight = snr.clamp(1, SNR_GAMMA) / (snr + 1)
     return ((output - target).square().mean((1, 2, 3)) * weight).mean() / weight.mean()
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from fastgen.generate.batch import complete_row
 from fastgen.generate.run import generate
 from fastgen.records import Row
+from tests.tiny_model import IMAGE_WIDTH
 
 PROMPT, NEGATIVE, STEPS, SIDE = "a photo of the cat on grass", "lowres, low quality", 4, 64
 SCHEDULERS = {"ddim": "DDIMScheduler", "dpmsolver++": "DPMSolverMultistepScheduler"}
@@ -17,6 +18,9 @@ MORE = {
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
     "lcm": ("LCMScheduler", {}),
+    "tcd": ("TCDScheduler", {}),
+    "ddim_trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+    "dpmsolver++_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
 }
 
 
@@ -111,7 +115,8 @@ def test_equals_diffusers(torch_engine, pipeline, weight, guidance, scheduler):
 def test_every_other_scheduler_equals_diffusers(torch_engine, pipeline, scheduler):
     row = make_row(torch_engine, scheduler=scheduler)
     sample = next(generate([row], torch_engine, reference))
-    assert_alike(sample.image, theirs(pipeline, row, *MORE[scheduler]))
+    eta = 0.3 if scheduler == "tcd" else 0.0  # the scheduler's own default, which diffusers' pipelines replace by 0
+    assert_alike(sample.image, theirs(pipeline, row, *MORE[scheduler], eta=eta))
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -125,6 +130,37 @@ def test_img2img_equals_diffusers(torch_engine, pipeline, strength, scheduler):
     sample = next(generate([row], torch_engine, reference))
     expected = theirs(pipe, row, SCHEDULERS[scheduler], image="squashed", strength=strength)
     assert_alike(sample.image, expected)
+
+
+def test_latent_mode_is_inversion_circle_and_generation_by_diffusers(torch_engine, pipeline):
+    from diffusers import DDIMInverseScheduler
+
+    init = {"kind": "circle", "refs": ["ref-1", "ref-2"], "alpha": -0.4, "inv_steps": 6}
+    row = make_row(torch_engine, mode="latent", init=init, **{"lambda": None, "ref": None})
+    sample = next(generate([row], torch_engine, reference))
+    forward, pipeline.scheduler = pipeline.scheduler, DDIMInverseScheduler.from_config(pipeline.scheduler.config)
+    try:
+        starts = [inverted_by(pipeline, name) for name in init["refs"]]
+    finally:
+        pipeline.scheduler = forward
+    theta = torch.acos(torch.nn.functional.cosine_similarity(*(x.double().flatten() for x in starts), dim=0))
+    first, second = torch.sin(0.6 * theta), torch.sin(0.4 * theta)
+    start = (first * starts[0] + second * starts[1]) / torch.sin(theta)
+    options = {"latents": start.float(), "num_inference_steps": STEPS, "guidance_scale": 5.0}
+    no_image = [torch.zeros(2, 1, IMAGE_WIDTH)]
+    image = pipeline(PROMPT, negative_prompt=NEGATIVE, ip_adapter_image_embeds=no_image, **options).images[0]
+    assert_alike(sample.image, np.asarray(image))
+
+
+def inverted_by(pipe, name):
+    """Latents at the last timestep of diffusers' own inversion: guidance 1, scale 0 for the image prompt."""
+    square = picture(name).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        clean = pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
+    pipe.set_ip_adapter_scale(0.0)
+    options = {"latents": clean, "num_inference_steps": 6, "guidance_scale": 1.0, "output_type": "latent"}
+    return pipe(PROMPT, ip_adapter_image_embeds=[torch.zeros(1, 1, IMAGE_WIDTH)], **options).images
 
 
 @pytest.mark.parametrize("backend", ["torch_engine", "tiny_engine"])

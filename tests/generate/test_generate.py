@@ -42,6 +42,9 @@ def mixed_rows(engine, count=23):
             fields = {"mode": "img2img", "strength": 0.5}
         if index % 7 == 5:
             fields = {"prompt_late": "a dog", "switch": 0.5}
+        if index % 7 == 6:
+            refs = [f"ref-{index % 2}", f"ref-{2 + index % 3}"]
+            fields = {"mode": "latent", "init": {"kind": "circle", "refs": refs, "inv_steps": 3 + index % 2}}
         rows.append(make_row(index, engine, **fields))
     return rows
 
@@ -98,6 +101,40 @@ def test_lambda_zero_is_no_image_prompt():
     rows = [make_row(1, engine, **{"lambda": value}) for value in (0.0, None)]
     zero, none = (next(generate([row], engine, reference)).image for row in rows)
     assert (zero == none).all()
+
+
+def latent_row(index, engine, refs=("ref-1", "ref-2"), **more):
+    init = {"kind": "circle", "refs": list(refs), "inv_steps": 5, **more}
+    fields = {"lambda": None, "ref": None, "guidance_scale": 2.0}
+    return make_row(index, engine, mode="latent", init=init, prompt="a cat", **fields)
+
+
+def test_inverted_references_are_shared_and_a_missing_one_fails_its_rows_only():
+    engine = FakeEngine(batch=4)
+    rows = [latent_row(i, engine) for i in range(6)]
+    rows += [latent_row(6, engine, refs=("bad-1", "ref-1")), latent_row(7, engine, refs=("ref-1", "bad-2"))]
+    samples = by_id(generate(rows, engine, reference))
+    assert [samples[f"r{i}"].status for i in range(8)] == [0] * 6 + [3, 3]
+    assert "bad-1" in samples["r6"].reason and "bad-2" in samples["r7"].reason
+    assert sum(size for kind, size in engine.calls if kind == "moments") <= 4
+    images = [samples[f"r{i}"].image for i in range(6)]
+    assert all((a != b).any() for a, b in zip(images, images[1:], strict=False))  # each draws its own point
+
+
+def test_the_point_of_a_latent_row_is_its_own_or_drawn_from_its_seed():
+    engine = FakeEngine()
+    given = [latent_row(i, engine, alpha=-0.5) for i in range(2)]  # with different seeds
+    first, second = (next(generate([row], engine, reference)).image for row in given)
+    assert (first == second).all()
+    drawn = latent_row(3, engine)
+    again = [next(generate([drawn], engine, reference)).image for _ in range(2)]
+    assert (again[0] == again[1]).all()
+
+
+def test_the_class_of_a_scheduler_stands_for_its_short_name():
+    engine = FakeEngine()
+    assert make_row(1, engine, scheduler="DPMSolverMultistepScheduler").scheduler == "dpmsolver++"
+    assert make_row(1, engine, scheduler="dpmsolver++_karras").scheduler == "dpmsolver++_karras"
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -230,7 +267,7 @@ def test_rows_with_equal_executed_steps_share_a_batch():
     "fields, message",
     [
         ({"width": 64}, "field 'width': got 64, allowed: 32, the size of this engine"),
-        ({"scheduler": "dimm"}, "field 'scheduler': got \"dimm\", allowed: ddim, pndm, dpmsolver++"),
+        ({"scheduler": "dimm"}, "field 'scheduler': got \"dimm\", allowed: ddim, ddim_trailing, pndm,"),
         ({"seed": None}, "field 'seed': got nothing"),
         ({"lambda": {"policy": "ags"}}, "field 'lambda': got ags, allowed: a number or null"),
         ({"ref": None}, "field 'lambda': got 0.1, allowed: null, or a ref"),
@@ -240,7 +277,6 @@ def test_rows_with_equal_executed_steps_share_a_batch():
             {"adapters": [{"name": "a", "target": "unet"}]},
             "what this engine has (none); or fastgen build --lora a=PATH@1",
         ),
-        ({"mode": "latent", "init": {"kind": "circle", "refs": ["a", "b"]}}, "field 'mode': got \"latent\""),
     ],
 )
 def test_rows_that_the_engine_cannot_make_are_refused(fields, message):

@@ -6,7 +6,7 @@ from scipy import stats
 
 from fastgen.errors import FastgenError
 from fastgen.plan.ags import AgsRule, ags_parameters, sample_uniform, truncated_normal_quantile
-from fastgen.plan.seeds import stream
+from fastgen.seeds import stream
 
 OFFICIAL = AgsRule(sampler="clipnorm", high_max="grow_sqrt_n")
 GRID = (np.arange(200_001) + 0.5) / 200_001  # midpoints: their quantiles have the distribution's own moments

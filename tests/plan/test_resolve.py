@@ -12,8 +12,8 @@ from fastgen.errors import BankError, FastgenError, ReferenceImageError
 from fastgen.plan.ags import AgsRule, ags_parameters
 from fastgen.plan.references import find_references
 from fastgen.plan.resolve import count_rows, parse_policy, plan_rows, reference_check
-from fastgen.plan.seeds import row_seed, stream
 from fastgen.records import LambdaPolicy, Row
+from fastgen.seeds import row_seed, stream
 
 CLASSES = ["Beagle", "Bombay", "Pug"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from fastgen.plan.seeds import row_seed, stream
+from fastgen.seeds import row_seed, stream
 
 GOLDEN_SEED = 5937759125450808859
 GOLDEN_LAMBDA = [0.8911810743479837, 0.5495694270422947, 0.6462651139428872]

@@ -1,0 +1,240 @@
+"""The contenders of bench/throughput.py: each draws the same rows from the same weights, in a process of its own.
+
+    python bench/peers.py NAME work.json        # prints one line of JSON: seconds of every repeat
+
+Loading, exporting, compiling and one warm-up run of a batch are not timed; encoding prompts and references is.
+"""
+
+import json
+import sys
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+class Contender(ABC):
+    """Draws rows; a subclass says how."""
+
+    def __init__(self, work: dict[str, Any]) -> None:
+        """Load the model.
+
+        Args:
+            work: content of work.json: model, ip_adapter, engine, size, steps, guidance, batch, repeats, and rows of
+                {"prompt", "negative_prompt", "seed", "lambda", "reference"} (a picture's path).
+        """
+        self.work = work
+        self.load()
+
+    @abstractmethod
+    def load(self) -> None:
+        """Get ready; not timed."""
+
+    @abstractmethod
+    def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
+        """Images of rows, uint8 (N, H, W, 3)."""
+
+
+class Fastgen(Contender):
+    """Our engine, every row with its own lambda."""
+
+    with_reference = True
+
+    def load(self) -> None:
+        from fastgen.engine.load import load_engine
+
+        self.engine = load_engine(self.work["engine"])
+
+    def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
+        from PIL import Image
+
+        from fastgen.generate.batch import complete_row
+        from fastgen.generate.run import generate
+        from fastgen.records import Row
+
+        made = []
+        for number, row in enumerate(rows):
+            obj = {"id": str(number), "class": "pet", "prompt": row["prompt"], "seed": row["seed"]}
+            obj |= {key: self.work[key] for key in ("steps",)} | {"guidance_scale": self.work["guidance"]}
+            obj |= {"negative_prompt": row["negative_prompt"], "scheduler": "ddim"}
+            if self.with_reference:
+                obj |= {"lambda": row["lambda"], "ref": {"id": row["reference"]}}
+            made.append(complete_row(Row.from_json(obj, None), self.engine.spec, self.engine.scheduler_config))
+        images = {s.row.id: s.image for s in generate(made, self.engine, lambda ref: Image.open(ref.id).convert("RGB"))}
+        return np.stack([images[str(number)] for number in range(len(rows))])
+
+
+class FastgenText(Fastgen):
+    """Our engine without references: the adapter's branch is there, its weight is 0."""
+
+    with_reference = False
+
+
+class Dalda(Contender):
+    """diffusers as DALDA drives it: one image a call, lambda set on the pipeline before each."""
+
+    batch = 1
+
+    def load(self) -> None:
+        import torch
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        self.pipe = StableDiffusionPipeline.from_pretrained(
+            self.work["model"], safety_checker=None, torch_dtype=torch.float32
+        )
+        self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
+        adapter = Path(self.work["ip_adapter"])
+        self.pipe.load_ip_adapter(str(adapter.parent), subfolder="", weight_name=adapter.name)
+        self.pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.pipe.set_progress_bar_config(disable=True)
+
+    def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
+        return np.concatenate([self._call(rows[i : i + self.batch]) for i in range(0, len(rows), self.batch)])
+
+    def _call(self, rows: list[dict[str, Any]]) -> np.ndarray:
+        import torch
+
+        self.pipe.set_ip_adapter_scale(rows[0]["lambda"])
+        images = self.pipe(
+            [row["prompt"] for row in rows],
+            negative_prompt=[row["negative_prompt"] for row in rows],
+            generator=[torch.Generator().manual_seed(row["seed"]) for row in rows],
+            **self._references(rows),
+            **_settings(self.work),
+        ).images
+        return np.stack([np.asarray(image) for image in images])
+
+    def _references(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"ip_adapter_image": _picture(rows[0]["reference"], self.work["size"])}
+
+
+class Diffusers(Dalda):
+    """diffusers at its own best batch: every row its own reference, one lambda for all."""
+
+    @property
+    def batch(self) -> int:  # type: ignore[override]
+        """Rows of a call."""
+        return int(self.work["batch"])
+
+    def _references(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        import torch
+
+        pictures = [_picture(row["reference"], self.work["size"]) for row in rows]
+        pixels = self.pipe.feature_extractor(pictures, return_tensors="pt").pixel_values.to(self.pipe.device)
+        with torch.no_grad():
+            embeds = self.pipe.image_encoder(pixels).image_embeds[:, None]
+        if self.work["guidance"] > 1:
+            embeds = torch.cat([torch.zeros_like(embeds), embeds])
+        return {"ip_adapter_image_embeds": [embeds]}
+
+
+class Compiled(Diffusers):
+    """The same with UNet and VAE decoder through torch.compile, channels last."""
+
+    def load(self) -> None:
+        import torch
+
+        super().load()
+        self.pipe.unet.to(memory_format=torch.channels_last)
+        self.pipe.unet = torch.compile(self.pipe.unet)
+        self.pipe.vae.decode = torch.compile(self.pipe.vae.decode)
+
+
+class Optimum(Contender):
+    """optimum-onnx's pipeline in ONNX Runtime, without image prompts, which it does not have."""
+
+    batch = Diffusers.batch
+
+    def load(self) -> None:
+        from optimum.onnxruntime import ORTStableDiffusionPipeline
+
+        self.pipe = self._load(ORTStableDiffusionPipeline)
+
+    def _load(self, kind: Any, **options: Any) -> Any:
+        from diffusers import DDIMScheduler
+
+        cache = Path(self.work["folder"]) / kind.__name__
+        if not cache.exists():
+            kind.from_pretrained(self.work["model"], export=True, **options).save_pretrained(cache)
+        pipe = kind.from_pretrained(cache, **options)
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
+        import torch
+
+        parts = [rows[i : i + self.batch] for i in range(0, len(rows), self.batch)]
+        images = []
+        for part in parts:
+            images += self.pipe(
+                [row["prompt"] for row in part],
+                negative_prompt=[row["negative_prompt"] for row in part],
+                generator=[torch.Generator().manual_seed(row["seed"]) for row in part],
+                **_settings(self.work),
+            ).images
+        return np.stack([np.asarray(image) for image in images])
+
+
+class OpenVino(Optimum):
+    """optimum-intel's OpenVINO pipeline at a static shape; needs an environment of its own."""
+
+    def load(self) -> None:
+        from optimum.intel import OVStableDiffusionPipeline
+
+        self.pipe = self._load(OVStableDiffusionPipeline, compile=False, ov_config={"INFERENCE_PRECISION_HINT": "f32"})
+        side = self.work["size"]
+        self.pipe.reshape(batch_size=self.batch, height=side, width=side, num_images_per_prompt=1)
+        self.pipe.compile()
+
+
+CONTENDERS: dict[str, type[Contender]] = {
+    "fastgen": Fastgen,
+    "fastgen-text": FastgenText,
+    "dalda": Dalda,
+    "diffusers": Diffusers,
+    "compiled": Compiled,
+    "optimum": Optimum,
+    "openvino": OpenVino,
+}
+
+
+def _settings(work: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "num_inference_steps": work["steps"],
+        "guidance_scale": work["guidance"],
+        "height": work["size"],
+        "width": work["size"],
+    }
+
+
+def _picture(path: str, side: int) -> Any:
+    from PIL import Image
+
+    return Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+
+
+def main() -> None:
+    """Load, warm up, and draw all rows several times."""
+    name, path = sys.argv[1:]
+    work = json.loads(Path(path).read_text())
+    started = time.perf_counter()
+    contender = CONTENDERS[name](work)
+    contender.draw(work["rows"][: work["batch"]])
+    ready = time.perf_counter() - started
+    seconds = []
+    for _ in range(work["repeats"]):
+        start = time.perf_counter()
+        images = contender.draw(work["rows"])
+        seconds.append(time.perf_counter() - start)
+    np.save(Path(work["folder"]) / f"{name}.npy", images)
+    print(json.dumps({"ready_seconds": ready, "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Images per second of fastgen and of every peer, on the same weights, rows, steps and size.
+
+Command:   python bench/throughput.py --model mini
+Hardware:  (not run yet)
+Result:    (not run yet)
+
+Every contender is a process of its own (bench/peers.py) and has the machine to itself; they take turns, round after
+round, each round in another order. A contender whose library is not installed is named and left out. OpenVINO's
+pipeline needs other versions than fastgen's: give the Python of an environment that has optimum-intel.
+
+What is compared:
+    fastgen        a lambda and a reference of its own for every row
+    dalda          diffusers, one image a call, lambda set before each: the only peer that does the same work
+    diffusers      one lambda for all rows of a batch, references per row
+    compiled       the same through torch.compile
+    fastgen-text   fastgen without references (the adapter's branch is computed, its weight is 0)
+    optimum        optimum-onnx in ONNX Runtime, text only
+    openvino       optimum-intel in OpenVINO, text only
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.hardware import hardware  # noqa: E402
+from fastgen.engine.build import build  # noqa: E402
+from fastgen.engine.model import find_sources  # noqa: E402
+from fastgen.files import atomic_write_text  # noqa: E402
+from fastgen.petworld.attributes import OXFORD_PETS  # noqa: E402
+from fastgen.petworld.render import render, sample_scene  # noqa: E402
+
+PEERS = ("fastgen", "dalda", "diffusers", "compiled", "fastgen-text", "optimum", "openvino")
+TEXT_ONLY = ("fastgen-text", "optimum", "openvino")
+NEGATIVE = "monochrome, lowres, bad anatomy, worst quality, low quality"
+PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "optimum-onnx", "openvino")
+
+
+def make_work(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Build the engine, draw the references, and write down the rows."""
+    from PIL import Image
+
+    sources = find_sources(options.model, ip_adapter=options.ip_adapter)
+    size = options.size or sources.defaults()["size"]
+    engine = build(
+        options.model, ip_adapter=options.ip_adapter, backend=options.backend, batch=options.batch, size=size
+    )
+    rows = []
+    for i in range(options.rows):
+        breed = OXFORD_PETS[i % len(OXFORD_PETS)]
+        path = folder / f"reference-{i % 8}.png"
+        if not path.exists():
+            Image.fromarray(render(sample_scene(0, i, breeds=(breed,)), 256)).save(path)
+        prompt = f"a photo of a {breed}, number {i}"
+        weight = round(0.1 + 0.8 * i / max(1, options.rows - 1), 3)
+        row = {"prompt": prompt, "negative_prompt": NEGATIVE, "seed": i, "lambda": weight, "reference": str(path)}
+        rows.append(row)
+    settings = {key: getattr(options, key) for key in ("steps", "guidance", "batch", "repeats")}
+    paths = {"model": str(sources.folder), "ip_adapter": str(sources.adapter), "engine": str(engine)}
+    return {**paths, "folder": str(folder), "size": size, **settings, "rows": rows}
+
+
+def measure(work: dict[str, Any], options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
+    """Run every contender in turns; returns contender -> seconds for all rows, without those that cannot run."""
+    path = folder / "work.json"
+    path.write_text(json.dumps(work))
+    times: dict[str, list[float]] = {name: [] for name in options.peers}
+    for turn in range(options.rounds):
+        order = options.peers[turn % len(options.peers) :] + options.peers[: turn % len(options.peers)]
+        for name in [name for name in order if name in times]:
+            python = options.openvino_python if name == "openvino" else sys.executable
+            command = [python, str(ROOT / "bench" / "peers.py"), name, str(path)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                del times[name]
+                print(f"{name}: left out ({done.stderr.strip().splitlines()[-1][:200]})", flush=True)
+                continue
+            found = json.loads(done.stdout.strip().splitlines()[-1])
+            times[name] += found["seconds"]
+            speeds = ", ".join(f"{len(work['rows']) / s:.3f}" for s in found["seconds"])
+            ready = f"ready after {found['ready_seconds']:.0f} s"
+            print(f"round {turn + 1} {name:13} {speeds} images/s ({ready})", flush=True)
+    return times
+
+
+def summary(times: dict[str, list[float]], rows: int) -> dict[str, dict[str, float]]:
+    """Images per second (median, min, max), and ratios to the DALDA way and to fastgen of the same kind of work."""
+    speeds = {name: [rows / s for s in seconds] for name, seconds in times.items()}
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    found = {}
+    for name, values in speeds.items():
+        found[name] = {"images_per_second": medians[name], "min": min(values), "max": max(values)}
+        if "dalda" in medians:
+            found[name]["over_dalda"] = medians[name] / medians["dalda"]
+        ours = medians.get("fastgen-text" if name in TEXT_ONLY else "fastgen")
+        if ours is not None:
+            found[name]["fastgen_over_it"] = ours / medians[name]
+    return found
+
+
+def agreement(folder: Path) -> dict[str, float]:
+    """PSNR in dB between fastgen's images and those of the peers that do exactly the same work."""
+    found = {}
+    for ours, theirs in (("fastgen", "dalda"), ("fastgen-text", "optimum")):
+        pair = [folder / f"{name}.npy" for name in (ours, theirs)]
+        if all(path.exists() for path in pair):
+            a, b = (np.load(path).astype(np.float64) for path in pair)
+            error = float(np.square(a - b).mean())
+            found[f"{ours} and {theirs}"] = 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
+    return found
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description="Compare the speed of fastgen with its peers.")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--ip-adapter")
+    parser.add_argument("--backend", default="onnxruntime", help="of fastgen's engine")
+    parser.add_argument("--size", type=int, help="side of the images; default: the model's own")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3, help="processes of every contender")
+    parser.add_argument("--repeats", type=int, default=2, help="timed runs in each process")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--openvino-python", default=sys.executable)
+    parser.add_argument("--work", type=Path, default=Path("out/bench/throughput"))
+    parser.add_argument("--out", type=Path, help="default: bench/results/throughput-MODEL.json")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["python", "bench/throughput.py", *sys.argv[1:]])
+    machine = hardware(*PACKAGES)
+    print(f"command:  {command}\nhardware: {', '.join(f'{k} {v}' for k, v in machine.items())}")
+    work = make_work(options, options.work.resolve())
+    times = measure(work, options, options.work.resolve())
+    found = summary(times, len(work["rows"]))
+    settings = {key: work[key] for key in ("size", "steps", "guidance", "batch")} | {"rows": len(work["rows"])}
+    report = {
+        "command": command,
+        "hardware": machine,
+        "model": Path(work["model"]).name,
+        "settings": settings,
+        "results": found,
+        "psnr_db": agreement(options.work),
+    }
+    _print(found)
+    name = f"throughput-{report['model']}.json"
+    path = options.out or ROOT / "bench" / "results" / name
+    print(f"wrote {atomic_write_text(path, json.dumps(report, indent=2) + chr(10))}")
+
+
+def _print(found: dict[str, dict[str, float]]) -> None:
+    print(f"{'':14}{'images/s':>10}{'min':>8}{'max':>8}{'x dalda':>9}{'fastgen x':>11}")
+    for name, row in sorted(found.items(), key=lambda item: -item[1]["images_per_second"]):
+        ratios = (row.get("over_dalda"), row.get("fastgen_over_it"))
+        shown = "".join(f"{'–' if r is None else f'{r:.2f}':>{w}}" for r, w in zip(ratios, (9, 11), strict=True))
+        print(f"{name:14}{row['images_per_second']:10.3f}{row['min']:8.3f}{row['max']:8.3f}{shown}")
+
+
+if __name__ == "__main__":
+    main()
