@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.hardware import hardware  # noqa: E402
 from fastgen.engine.build import build  # noqa: E402
-from fastgen.engine.model import find_sources  # noqa: E402
+from fastgen.engine.model_files import find_sources  # noqa: E402
 from fastgen.files import atomic_write_text  # noqa: E402
 from fastgen.petworld.attributes import OXFORD_PETS  # noqa: E402
 from fastgen.petworld.render import render, sample_scene  # noqa: E402

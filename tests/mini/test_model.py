@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fastgen.clip import ScoringClip
-from fastgen.engine.model import EMBEDDED
+from fastgen.engine.model_files import EMBEDDED
 from fastgen.generate.batch import complete_row
 from fastgen.generate.run import generate
 from fastgen.petworld.attributes import NOVEL_PETS, OXFORD_PETS
