@@ -1,8 +1,8 @@
 """How attention and group norm are written in ONNX: with shapes as constants, except for the batch axis.
 
-The exporter's own translations compute shapes at run time, from every tensor anew: 33 times in the UNet of the embedded
-model. Height and width of an engine are fixed, so all of it but the number of rows is known; the arithmetic below is the
-exporter's, the shapes are not. Builders such as TensorRT's then see plain attention.
+The exporter's own translations compute shapes at run time, from every tensor anew: 33 times in the UNet of the
+embedded model. Height and width of an engine are fixed, so all of it but the number of rows is known; the arithmetic
+below is the exporter's, the shapes are not. Builders such as TensorRT's then see plain attention.
 """
 
 import math
