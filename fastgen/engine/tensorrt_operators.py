@@ -70,7 +70,7 @@ def graph_problems(model: onnx.ModelProto, *, loop: bool) -> list[str]:
         edges = infer_edges(model)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         return [f"its types cannot be inferred: {error}"]
-    problems = []
+    problems: list[str] = []
     for node in model.graph.node:
         problems += _node_problems(node, edges, opset=opset, loop=loop)
     floats = {edge.dtype for edge in edges.values() if edge.dtype in FLOATS}

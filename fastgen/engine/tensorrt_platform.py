@@ -26,16 +26,17 @@ def require_tensorrt() -> Any:
     missing = []
     if current_gpu() is None:
         missing.append("PyTorch finds no NVIDIA GPU")
-    trt: Any = None
     try:
-        import tensorrt as trt
+        import tensorrt
     except ImportError as error:
         missing.append(f"TensorRT cannot be imported ({error}); install it: pip install 'fastgen-diffusion[tensorrt]'")
-    if trt is not None and int(trt.__version__.split(".")[0]) != MAJOR:
-        missing.append(f"got TensorRT {trt.__version__}, needed is {MAJOR}: pip install 'tensorrt-cu13>={MAJOR}'")
+    else:
+        found = tensorrt.__version__
+        if int(found.split(".")[0]) != MAJOR:
+            missing.append(f"got TensorRT {found}, needed is {MAJOR}: pip install 'tensorrt-cu13>={MAJOR}'")
     if missing:
         raise EngineError(f"the tensorrt backend cannot be used here: {'; '.join(missing)}; {INSTEAD}")
-    return trt
+    return tensorrt
 
 
 def describe_platform(trt: Any) -> dict[str, str]:
