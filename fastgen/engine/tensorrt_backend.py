@@ -95,7 +95,7 @@ class TensorRTProgram:
             if not context.set_tensor_address(name, buffer.data_ptr()):
                 raise _PlanError(f"TensorRT does not take the address of {name}")
         self._output = part.output.name
-        self._context, self._scratch, self._stream = context, scratch, stream
+        self._engine, self._context, self._scratch, self._stream = engine, context, scratch, stream  # kept alive
         self._replay = stream.record(self._launch)
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:

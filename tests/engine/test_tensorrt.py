@@ -1,7 +1,9 @@
 """The TensorRT backend over TensorRT's real classes: what the builder is told, how a plan runs, how both refuse."""
 
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 import pytest
@@ -295,6 +297,15 @@ def test_the_logger_is_tensorrts_and_keeps_errors_only(trt):
     for i in range(9):
         logger.log(trt.ILogger.Severity.ERROR, f"e{i} ")
     assert logger.reason() == ": e4; e5; e6; e7; e8"
+
+
+def test_the_bench_refuses_a_machine_without_gpu():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    bench = Path(__file__).parents[2] / "bench" / "gpu.py"
+    done = subprocess.run([sys.executable, str(bench)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "PyTorch finds none; run it on a machine with one" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_machine_without_gpu_has_none():
