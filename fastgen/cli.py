@@ -46,7 +46,7 @@ def main() -> None:
 @click.option("--model", default="mini", show_default=True, help="Embedded model, diffusers folder or hub id.")
 @click.option("--ip-adapter", type=ExistingFile, help="Base IP-Adapter weights; default: the model folder's own.")
 @click.option("--lora", multiple=True, metavar="NAME=PATH[@SCALE]", help="LoRA to fuse; may be repeated.")
-@click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime or torch.")
+@click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime, tensorrt (GPU) or torch.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32.")
 @click.option("--batch", type=int, default=8, show_default=True, help="Rows of every execution.")
 @click.option("--size", type=int, help="Side of the images in pixels; default: the model's own.")
