@@ -27,9 +27,10 @@ ENGINES = Path("engines")
 MAX_BATCH = 1024
 PACKAGES = {
     "onnxruntime": ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript", "onnxruntime"),
+    "tensorrt": ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript"),
     "torch": ("torch", "diffusers", "transformers", "peft"),
 }
-"""Backend -> packages whose versions can change what a build makes."""
+"""Backend -> packages whose versions can change what a build makes; TensorRT's own is part of EngineSpec.plan."""
 
 
 def build(
@@ -68,18 +69,20 @@ def build(
         The engine folder.
 
     Raises:
-        EngineError: an option is not allowed, or the finished engine differs from the model (nothing is written).
+        EngineError: an option is not allowed, this machine lacks what the backend needs, or the finished engine differs
+            from the model (nothing is written).
         ModelError: the model, VAE, adapter, LoRA or embedding cannot be used.
         OutputError: `out` cannot be written, or holds something that is no engine.
     """
     _check_options(backend, precision, batch, size)
+    plan = _plan() if backend == "tensorrt" else None
     loras, embeddings = parse_loras(lora), parse_embeddings(embedding)
     places = {"config": config, "vae": vae, "ip_adapter": ip_adapter}
     sources = find_sources(model, **places, loras=loras, embeddings=embeddings)
     defaults = sources.defaults()
     options: dict[str, Any] = {"backend": backend, "precision": precision, "batch": batch}
     options["size"] = size or defaults["size"]
-    inputs = {**sources.to_json(), **options, **_environment(backend)}
+    inputs = {**sources.to_json(), **options, **_environment(backend), "plan": plan}
     folder = Path(out) if out is not None else ENGINES / engine_name(sources, **options)
     differing = _difference(folder, inputs)
     if differing == "":
@@ -128,6 +131,11 @@ def _make(
     shape = parts["unet"].output.shape
     scaling = float(model.modules["vae_decoder"].vae.config.scaling_factor)
     _write_graphs(tmp, model, parts, backend=inputs["backend"], say=say)
+    if inputs["backend"] == "tensorrt":
+        from fastgen.engine.tensorrt_build import build_plans
+        from fastgen.engine.tensorrt_platform import require_tensorrt
+
+        build_plans(require_tensorrt(), tmp, parts, batch=inputs["batch"], say=say)
     _write_small_files(tmp, model, sources)
     for path in tmp.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # some writers keep their files to their user
@@ -138,7 +146,6 @@ def _make(
         components=parts,
         defaults={**sources.defaults(), "size": inputs["size"]},
         parity={},
-        plan=None,
         files={},
         build_command="",
     )
@@ -221,6 +228,18 @@ def _environment(backend: str) -> dict[str, Any]:
             except PackageNotFoundError:
                 continue
     return {"opset": OPSET if backend != "torch" else None, "versions": versions}
+
+
+def _plan() -> dict[str, Any]:
+    """What plans built here and now are for.
+
+    Raises:
+        EngineError: no GPU or no TensorRT.
+    """
+    from fastgen.engine.tensorrt_build import build_options
+    from fastgen.engine.tensorrt_platform import describe_platform, require_tensorrt
+
+    return {**describe_platform(require_tensorrt()), **build_options()}
 
 
 def _check_options(backend: str, precision: str, batch: int, size: int | None) -> None:

@@ -26,6 +26,8 @@ def export_onnx(module: Any, part: Component, path: Path) -> None:
         part: names and shapes.
         path: ends in .onnx; its folder exists.
     """
+    from fastgen.engine.translations import TABLE
+
     inputs = tuple(_example(spec) for spec in part.inputs)
     names = [spec.name for spec in part.inputs]
     with torch.no_grad(), _quiet():
@@ -36,6 +38,7 @@ def export_onnx(module: Any, part: Component, path: Path) -> None:
             output_names=[part.output.name],
             dynamic_shapes=tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),
             opset_version=OPSET,
+            custom_translation_table=TABLE,
             dynamo=True,
             verbose=False,
         )

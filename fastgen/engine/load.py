@@ -163,6 +163,10 @@ def open_engine(folder: Path, spec: EngineSpec, *, threads: int = 0) -> Engine:
         from fastgen.engine.torch_backend import TorchBackend
 
         backend = TorchBackend(folder, spec, threads=threads)
+    elif spec.backend == "tensorrt":
+        from fastgen.engine.tensorrt_backend import TensorRTBackend
+
+        backend = TensorRTBackend(folder, spec, threads=threads)
     else:
         raise EngineError(f"engine {folder}: this fastgen has no backend {spec.backend!r}; {spec.build_command}")
     return Engine(folder, spec, backend)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 SPEC_FILE = "engine.json"
-BACKENDS = ("onnxruntime", "torch")
+BACKENDS = ("onnxruntime", "tensorrt", "torch")
 PRECISIONS = ("fp32",)
 
 
@@ -114,7 +114,8 @@ class EngineSpec:
         defaults: the model's own generation settings, {"steps", "guidance_scale", "scheduler", "size", ...}.
         versions: package -> version of everything that took part in the build.
         parity: what `parity.measure` returned at build.
-        plan: TensorRT version, GPU and driver of a compiled plan; None for portable engines.
+        plan: {"tensorrt", "gpu", "compute_capability", "driver", "optimization_level", "tf32"} of compiled plans; None
+            for portable engines.
         files: relative path -> sha256 of every other file of the engine folder.
         build_command: the command that builds this engine again. Not in the fingerprint: where the weights lay
             is not what they are.
@@ -182,7 +183,7 @@ class EngineSpec:
     def inputs(self) -> dict[str, Any]:
         """Everything a build starts from; an engine with equal inputs need not be built again."""
         sources = ("model", "ip_adapter", "lora", "embeddings")
-        names = (*sources, "backend", "precision", "opset", "batch", "size", "versions")
+        names = (*sources, "backend", "precision", "opset", "batch", "size", "versions", "plan")
         content = self.content()
         return {name: content[name] for name in names}
 

@@ -160,7 +160,7 @@ def test_another_backend_names_the_command(tiny_engine_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "tensorrt"}, "backend: got 'tensorrt', allowed: onnxruntime, torch"),
+        ({"backend": "directml"}, "backend: got 'directml', allowed: onnxruntime, tensorrt, torch"),
         ({"precision": "fp16"}, "precision: got 'fp16', allowed: fp32"),
         ({"batch": 0}, "batch: got 0"),
         ({"size": 60}, "size 60: this model makes squares whose side is a multiple of 8"),
