@@ -50,7 +50,7 @@ def main() -> None:
 @click.option("--lora", multiple=True, metavar="NAME=PATH[@SCALE]", help="LoRA to fuse; may be repeated.")
 @click.option("--embedding", multiple=True, metavar="NAME=PATH", help="Textual-inversion word; may be repeated.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime, tensorrt (GPU) or torch.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or bf16.")
 @click.option("--batch", type=int, default=8, show_default=True, help="Rows of every execution.")
 @click.option("--size", type=int, help="Side of the images in pixels; default: the model's own.")
 @click.option("--out", type=AnyPath, help="Engine folder; default: a folder under engines/.")

@@ -98,6 +98,10 @@ class FakeEngine:
         bias = bias + (timestep.float() / 1000)[:, None]
         return torch.tanh(sample * 0.3 + bias[:, :, None, None])
 
+    def decode_exactly(self, latents):
+        self.calls.append(("decode exactly", len(latents)))
+        return None
+
     def decode(self, latents):
         self.calls.append(("decode", len(latents)))
         return torch.tanh(latents[:, :3].repeat_interleave(4, 2).repeat_interleave(4, 3))

@@ -168,10 +168,11 @@ class ConditionedUNet(nn.Module):
             ip_scale: lambda of every row, (B,); 0 gives the text-only prediction.
 
         Returns:
-            (B, C, h, w), dtype of `sample`.
+            (B, C, h, w), dtype of `sample`, whatever the weights' is.
         """
-        condition = (text_embeds, image_embeds, ip_scale)
-        return self.unet(sample, timestep, encoder_hidden_states=condition, return_dict=False)[0]
+        x, text, image = (tensor.to(self.unet.dtype) for tensor in (sample, text_embeds, image_embeds))
+        condition = (text, image, ip_scale)
+        return self.unet(x, timestep, encoder_hidden_states=condition, return_dict=False)[0].to(sample.dtype)
 
 
 def read_adapter(path: str | Path) -> dict[str, Tensor]:

@@ -1,27 +1,22 @@
 """Model folder -> engine folder: load, fuse, export, compare, publish."""
 
-import json
 import platform
 import re
 import shlex
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastgen import __version__
 from fastgen.engine.embeddings import parse_embeddings
 from fastgen.engine.lora import parse_loras
 from fastgen.engine.model import load_model
 from fastgen.engine.model_files import Sources, find_sources
-from fastgen.engine.spec import BACKENDS, PRECISIONS, SPEC_FILE, EngineSpec, hash_files, read_spec, verify_files
+from fastgen.engine.spec import BACKENDS, PRECISIONS, SPEC_FILE, read_spec, verify_files
 from fastgen.errors import EngineError, FastgenError, OutputError
 from fastgen.files import atomic_directory
-
-if TYPE_CHECKING:
-    from fastgen.engine.model import Model
 
 ENGINES = Path("engines")
 MAX_BATCH = 1024
@@ -58,7 +53,7 @@ def build(
         lora: NAME=PATH or NAME=PATH@SCALE, fused into the weights in this order.
         embedding: NAME=PATH, textual-inversion words for prompts.
         backend: one of BACKENDS.
-        precision: one of PRECISIONS.
+        precision: one of PRECISIONS: what the components compute in; inputs and outputs stay float32.
         batch: rows of every execution.
         size: side of the square images in pixels; None takes the model's own.
         out: the engine folder; None names it after the model and the options, in `engines/`. An engine that was
@@ -90,10 +85,12 @@ def build(
         return folder
     if differing is not None:
         say(f"{folder} is built again: {differing}")
+    from fastgen.engine.assemble import fill_folder
+
     say(f"loading {sources.id}")
     loaded = load_model(sources)
     with atomic_directory(folder, replace=True) as tmp:
-        spec = _make(tmp, loaded, sources=sources, inputs=inputs, name=folder.name, say=say)
+        spec = fill_folder(tmp, loaded, sources=sources, inputs=inputs, name=folder.name, say=say)
         repeated = {"lora": lora, "embedding": embedding}
         command = _command({"model": model, **places, **options, "out": out}, repeated)
         replace(spec, build_command=command).write(tmp)
@@ -117,81 +114,6 @@ def engine_name(sources: Sources, *, backend: str, precision: str, batch: int, s
     added = [*(lora.name for lora in sources.loras), *(embedding.name for embedding in sources.embeddings)]
     words = [sources.id.replace("/", "--"), *added, backend, precision]
     return re.sub(r"[^\w.-]", "_", "-".join([*words, f"b{batch}", f"s{size}"]))
-
-
-def _make(
-    tmp: Path, model: "Model", *, sources: Sources, inputs: dict[str, Any], name: str, say: Callable[[str], None]
-) -> EngineSpec:
-    """Fill the engine folder, open it, compare it with the model; returns the final spec."""
-    from fastgen.engine import parity
-    from fastgen.engine.components import describe
-    from fastgen.engine.load import open_engine
-
-    parts = describe(model.modules, size=inputs["size"])
-    shape = parts["unet"].output.shape
-    scaling = float(model.modules["vae_decoder"].vae.config.scaling_factor)
-    _write_graphs(tmp, model, parts, backend=inputs["backend"], say=say)
-    if inputs["backend"] == "tensorrt":
-        from fastgen.engine.tensorrt_build import build_plans
-        from fastgen.engine.tensorrt_platform import require_tensorrt
-
-        build_plans(require_tensorrt(), tmp, parts, batch=inputs["batch"], say=say)
-    _write_small_files(tmp, model, sources)
-    for path in tmp.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)  # some writers keep their files to their user
-    draft = EngineSpec(
-        **{**inputs, **{name: tuple(inputs[name]) for name in ("lora", "embeddings")}},
-        name=name,
-        latent={"channels": shape[0], "size": shape[1], "scaling_factor": scaling},
-        components=parts,
-        defaults={**sources.defaults(), "size": inputs["size"]},
-        parity={},
-        files={},
-        build_command="",
-    )
-    say("comparing the engine with the model")
-    numbers = parity.measure(model.modules, open_engine(tmp, draft))
-    parity.check(numbers, draft)
-    return replace(draft, parity=numbers, files=hash_files(tmp))
-
-
-def _write_graphs(
-    tmp: Path, model: "Model", parts: dict[str, Any], *, backend: str, say: Callable[[str], None]
-) -> None:
-    """Write what the backend computes with."""
-    if backend == "torch":
-        from fastgen.engine.torch_backend import WEIGHTS, save_modules
-
-        say("writing the fused weights")
-        save_modules(tmp / WEIGHTS, model.modules)
-        return
-    from fastgen.engine.export import export_onnx
-    from fastgen.engine.ort_backend import GRAPHS
-
-    (tmp / GRAPHS).mkdir()
-    for name, part in parts.items():
-        say(f"exporting {name}")
-        export_onnx(model.modules[name], part, tmp / GRAPHS / f"{name}.onnx")
-
-
-def _write_small_files(tmp: Path, model: "Model", sources: Sources) -> None:
-    """Write tokenizer, preprocessing, scheduler config and the unconditional image tokens."""
-    from safetensors.torch import save_file
-
-    from fastgen.engine.load import UNCOND_FILE, UNCOND_KEY
-
-    (tmp / "tokenizer").mkdir()
-    if sources.embeddings:
-        model.tokenizer.save_pretrained(tmp / "tokenizer")
-    else:
-        for path in (sources.folder / "tokenizer").iterdir():
-            if path.is_file():
-                shutil.copyfile(path, tmp / "tokenizer" / path.name)
-    if model.feature_extractor is not None:
-        model.feature_extractor.save_pretrained(tmp / "feature_extractor")
-    (tmp / "scheduler").mkdir()
-    (tmp / "scheduler" / "scheduler_config.json").write_text(json.dumps(model.scheduler_config, indent=1) + "\n")
-    save_file({UNCOND_KEY: model.uncond_image_embeds.contiguous()}, tmp / UNCOND_FILE)
 
 
 def _difference(folder: Path, inputs: dict[str, Any]) -> str | None:
@@ -247,6 +169,8 @@ def _check_options(backend: str, precision: str, batch: int, size: int | None) -
         raise EngineError(f"backend: got {backend!r}, allowed: {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:
         raise EngineError(f"precision: got {precision!r}, allowed: {', '.join(PRECISIONS)}")
+    if precision == "bf16" and backend == "onnxruntime":
+        raise EngineError("precision bf16: ONNX Runtime cannot compute in it; take fp32, fp16 or another --backend")
     if not 1 <= batch <= MAX_BATCH:
         raise EngineError(f"batch: got {batch}, allowed: 1 to {MAX_BATCH}")
     if size is not None and size < 1:

@@ -1,6 +1,7 @@
 """The callables of an engine as torch modules, and the tensors that go in and out of each.
 
-Export, the torch backend and the parity gate all use these modules, so a tensor means the same in every backend.
+Export, the torch backend and the parity gate all use these modules, so a tensor means the same in every backend. They
+take and give float32 and compute in the type of their weights.
 """
 
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastgen.engine.adapters import ConditionedUNet
+from fastgen.engine.precision import dtype_of
 from fastgen.engine.projection import ImageProjection, ImageResampler
 from fastgen.engine.spec import Component, TensorSpec
 from fastgen.errors import ModelError
@@ -23,7 +25,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode tokens."""
-        return self.encoder(input_ids, return_dict=False)[0]
+        return self.encoder(input_ids, return_dict=False)[0].float()
 
 
 class ImageEncoder(nn.Module):
@@ -37,9 +39,10 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode preprocessed images."""
+        pixels = pixel_values.to(dtype_of(self.encoder))
         if self.projection.reads_hidden_states:
-            return self.projection(self.encoder(pixel_values, output_hidden_states=True).hidden_states[-2])
-        return self.projection(self.encoder(pixel_values, return_dict=False)[0])
+            return self.projection(self.encoder(pixels, output_hidden_states=True).hidden_states[-2]).float()
+        return self.projection(self.encoder(pixels, return_dict=False)[0]).float()
 
 
 class VaeDecoder(nn.Module):
@@ -52,7 +55,8 @@ class VaeDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Decode latents."""
-        return self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0].clamp(-1, 1)
+        scaled = (latents / self.vae.config.scaling_factor).to(dtype_of(self.vae))
+        return self.vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
 
 
 class VaeEncoder(nn.Module):
@@ -65,7 +69,7 @@ class VaeEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode images; nothing is drawn here."""
-        return self.vae._encode(image)
+        return self.vae._encode(image.to(dtype_of(self.vae))).float()
 
 
 def make_modules(*, unet: ConditionedUNet, text_encoder: Any, vae: Any, image_encoder: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastgen.engine.embeddings import expand_prompts
+from fastgen.engine.precision import EXACT_DECODER
 from fastgen.engine.spec import EngineSpec, read_spec, verify_files
 from fastgen.errors import EngineError
 
@@ -108,6 +109,12 @@ class Engine:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents as the scheduler leaves them, float32 (B, C, h, w) -> images (B, 3, H, W) in [-1, 1]."""
         return self.run("vae_decoder", {"latents": latents})
+
+    def decode_exactly(self, latents: Tensor) -> Tensor | None:
+        """As `decode`, in float32; None when `decode` is no less exact."""
+        if EXACT_DECODER not in self.spec.components or self.spec.precisions["vae_decoder"] == "fp32":
+            return None
+        return self.run(EXACT_DECODER, {"latents": latents})
 
     def encode_moments(self, image: Tensor) -> Tensor:
         """Images float32 (B, 3, H, W) in [-1, 1] -> mean and log variance (B, 2C, h, w) of the unscaled latents."""

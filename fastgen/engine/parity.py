@@ -1,7 +1,7 @@
 """The gate every build has to pass: the finished engine against the torch modules it was made from."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +13,24 @@ from fastgen.errors import EngineError
 if TYPE_CHECKING:
     from fastgen.engine.load import Engine
 
-TOLERANCE = {"fp32": 1e-3}
-"""Precision -> largest accepted error, as a share of the reference's largest value."""
+TOLERANCE = 1e-3
+"""Largest accepted error of a float32 component, as a share of the reference's largest value."""
+
+PSNR_FLOOR = {"fp16": 45.0, "bf16": 30.0}
+"""Precision -> smallest accepted PSNR of a component's output, in dB."""
+
+IMAGE_PSNR_FLOOR = {"fp16": 35.0, "bf16": 20.0}
+"""Precision -> smallest accepted PSNR in dB of whole images, after STEPS steps with guidance."""
+
+IMAGES = "images"
+ROWS, STEPS, GUIDANCE = 2, 4, 5.0
+"""Of the images that are compared."""
 
 PSNR_LIMIT = 200.0
 """dB reported for equal tensors."""
+
+Call = Callable[[str, Mapping[str, Tensor]], Tensor]
+"""Runs a component, named, on its inputs."""
 
 
 def measure(modules: Mapping[str, Any], engine: "Engine") -> dict[str, Any]:
@@ -29,29 +42,46 @@ def measure(modules: Mapping[str, Any], engine: "Engine") -> dict[str, Any]:
 
     Returns:
         component -> {"1" and str(spec.batch): {"max_abs", "relative", "psnr_db"}, "row": {...}}. `row` compares the
-        last row of a full batch with the same row called alone: how much a result depends on its neighbours.
+        last row of a full batch with the same row called alone: how much a result depends on its neighbours. In half
+        precision also IMAGES -> the same numbers for ROWS images, drawn in STEPS steps.
     """
-    return {name: _measure(name, modules[name], engine) for name in engine.spec.components}
+    spec = engine.spec
+    inputs = examples(modules, spec.components, rows=spec.batch, vocabulary=len(engine.tokenizer))
+    numbers: dict[str, Any] = {name: _measure(name, modules[name], engine, inputs[name]) for name in spec.components}
+    if spec.precision != "fp32":
+        ours, theirs = (_draw(call, engine) for call in (engine.run, _reference(modules)))
+        numbers[IMAGES] = {str(ROWS): compare(ours, theirs)}
+    return numbers
 
 
 def check(parity: Mapping[str, Any], spec: EngineSpec) -> None:
     """Refuse an engine that differs from its model.
 
     Raises:
-        EngineError: an error is above the tolerance of the engine's precision, or is NaN.
+        EngineError: an error is above what the component's precision allows, or is NaN.
     """
-    limit = TOLERANCE[spec.precision]
     bad = [
-        f"{name} at batch {batch}: error {numbers['relative']:.2e} of the largest value"
+        f"{name} at batch {batch}: {problem}"
         for name, batches in parity.items()
         for batch, numbers in batches.items()
-        if not numbers["relative"] <= limit
+        if (problem := _problem(name, numbers, spec))
     ]
     if bad:
         raise EngineError(
-            f"the built engine differs from its model: {'; '.join(bad)}; allowed is {limit:.0e}. Nothing was written. "
-            "Try --backend torch, and please report this with the model's name"
+            f"the built engine differs from its model: {'; '.join(bad)}. Nothing was written. "
+            "Try --backend torch or --precision fp32, and please report this with the model's name"
         )
+
+
+def _problem(name: str, numbers: Mapping[str, float], spec: EngineSpec) -> str | None:
+    """What is wrong with a comparison; every test is written so that NaN fails it."""
+    precision = spec.precision if name == IMAGES else spec.precisions[name]
+    if precision == "fp32":
+        within = numbers["relative"] <= TOLERANCE
+        return None if within else f"error {numbers['relative']:.2e} of the largest value, allowed is {TOLERANCE:.0e}"
+    floor = (IMAGE_PSNR_FLOOR if name == IMAGES else PSNR_FLOOR)[precision]
+    within = numbers["psnr_db"] >= floor
+    return None if within else f"PSNR {numbers['psnr_db']:.1f} dB, allowed is {floor:.0f} dB or more in {precision}"
 
 
 def compare(got: Tensor, reference: Tensor) -> dict[str, float]:
@@ -90,12 +120,57 @@ def example_inputs(part: Component, *, rows: int, vocabulary: int, seed: int = 0
     return {name: torch.stack([values[name] for values in made]) for name in made[0]}
 
 
-def _measure(name: str, module: Any, engine: "Engine") -> dict[str, Any]:
+@torch.no_grad()
+def examples(
+    modules: Mapping[str, Any], parts: Mapping[str, Component], *, rows: int, vocabulary: int
+) -> dict[str, dict[str, Tensor]]:
+    """Inputs of every component, each `rows` rows; the UNet's conditions are what the encoders give.
+
+    Args:
+        modules: from `components.make_modules`.
+        parts: component -> Component.
+        rows: B.
+        vocabulary: token ids are below this.
+    """
+    made = {name: example_inputs(part, rows=rows, vocabulary=vocabulary) for name, part in parts.items()}
+    made["unet"]["text_embeds"] = modules["text_encoder"](**made["text_encoder"])
+    if "image_encoder" in modules:
+        made["unet"]["image_embeds"] = modules["image_encoder"](**made["image_encoder"])
+    return made
+
+
+def _measure(name: str, module: Any, engine: "Engine", inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """Errors of one component at batch 1 and at the engine's batch."""
-    part, batch = engine.spec.components[name], engine.spec.batch
-    inputs = example_inputs(part, rows=batch, vocabulary=len(engine.tokenizer))
     last = {key: value[-1:] for key, value in inputs.items()}
     with torch.no_grad():
         reference, reference_last = module(**inputs), module(**last)
     got, alone = engine.run(name, inputs), engine.run(name, last)
-    return {"1": compare(alone, reference_last), str(batch): compare(got, reference), "row": compare(alone, got[-1:])}
+    batch = str(engine.spec.batch)
+    return {"1": compare(alone, reference_last), batch: compare(got, reference), "row": compare(alone, got[-1:])}
+
+
+def _reference(modules: Mapping[str, Any]) -> Call:
+    return lambda name, tensors: modules[name](**tensors)
+
+
+@torch.no_grad()
+def _draw(call: Call, engine: "Engine") -> Tensor:
+    """ROWS small images by DDIM with guidance, (ROWS, 3, H, W) in [-1, 1]; every component through `call`."""
+    from diffusers import DDIMScheduler
+
+    parts, vocabulary = engine.spec.components, len(engine.tokenizer)
+    inputs = {name: example_inputs(part, rows=2 * ROWS, vocabulary=vocabulary) for name, part in parts.items()}
+    conditions = {"text_embeds": call("text_encoder", inputs["text_encoder"]).cpu()}
+    conditions["image_embeds"] = inputs["unet"]["image_embeds"]
+    if "image_encoder" in parts:
+        conditions["image_embeds"] = call("image_encoder", inputs["image_encoder"]).cpu()
+    conditions["ip_scale"] = inputs["unet"]["ip_scale"]
+    scheduler = DDIMScheduler.from_config(engine.scheduler_config)
+    scheduler.set_timesteps(STEPS)
+    x = inputs["unet"]["sample"][:ROWS]
+    for t in scheduler.timesteps:
+        sample, timestep = torch.cat([x, x]), t.expand(2 * ROWS).float()
+        noise = call("unet", {"sample": sample, "timestep": timestep, **conditions}).cpu()
+        without, with_ = noise.chunk(2)
+        x = scheduler.step(without + GUIDANCE * (with_ - without), t, x).prev_sample
+    return call("vae_decoder", {"latents": x}).cpu()

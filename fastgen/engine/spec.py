@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 SPEC_FILE = "engine.json"
 BACKENDS = ("onnxruntime", "tensorrt", "torch")
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,7 @@ class EngineSpec:
         embeddings: textual-inversion words in order, [{"name", "file", "sha256"}].
         backend: one of BACKENDS.
         precision: one of PRECISIONS.
+        precisions: component -> what it computes in; fp32 where the engine's precision would overflow.
         opset: ONNX opset; None where there is no ONNX file.
         batch: rows of every execution; calls are cut and padded to it (see load.Engine).
         size: side of the square image, pixels.
@@ -128,6 +129,7 @@ class EngineSpec:
     embeddings: tuple[dict[str, Any], ...]
     backend: str
     precision: str
+    precisions: dict[str, str]
     opset: int | None
     batch: int
     size: int

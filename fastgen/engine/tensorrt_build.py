@@ -23,7 +23,13 @@ LOOP = "unet"
 
 
 def build_plans(
-    trt: Any, folder: Path, parts: Mapping[str, Component], *, batch: int, say: Callable[[str], None]
+    trt: Any,
+    folder: Path,
+    parts: Mapping[str, Component],
+    *,
+    precisions: Mapping[str, str],
+    batch: int,
+    say: Callable[[str], None],
 ) -> None:
     """Build a plan for every component of an engine.
 
@@ -31,6 +37,7 @@ def build_plans(
         trt: from `tensorrt_platform.require_tensorrt`.
         folder: the engine, which has its `onnx/NAME.onnx`; `tensorrt/NAME.plan` are written.
         parts: name -> Component.
+        precisions: name -> what its graph computes in.
         batch: rows of every execution; the profile allows no other number.
         say: gets one line per step.
 
@@ -39,7 +46,7 @@ def build_plans(
     """
     graphs = {name: folder / GRAPHS / f"{name}.onnx" for name in parts}
     for name, part in parts.items():
-        check_graph(graphs[name], part, loop=name == LOOP)
+        check_graph(graphs[name], part, loop=name == LOOP, precision=precisions[name])
     cache = timing_cache_path(describe_platform(trt))
     (folder / PLANS).mkdir()
     for name, part in parts.items():

@@ -17,6 +17,8 @@ from fastgen.errors import SHOWN, EngineError
 
 TABLE_FILE = Path(__file__).with_name("tensorrt_operators.json")
 FLOATS = {"FLOAT16", "BFLOAT16", "FLOAT", "DOUBLE"}
+FLOAT_OF = {"fp32": "FLOAT", "fp16": "FLOAT16", "bf16": "BFLOAT16"}
+HEAVY = {"Conv", "Gemm", "MatMul"}
 INTEGERS = {"INT32", "INT64"}
 MOVES = {"Shape", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Concat", "Slice", "Split", "Gather", "Expand"}
 """Operators that pass numbers on and compute none."""
@@ -30,7 +32,7 @@ class Edge(NamedTuple):
     constant: bool
 
 
-def check_graph(path: Path, part: Component, *, loop: bool) -> None:
+def check_graph(path: Path, part: Component, *, loop: bool, precision: str = "fp32") -> None:
     """Refuse an ONNX file that TensorRT's parser would refuse, or would run slowly.
 
     Args:
@@ -39,6 +41,7 @@ def check_graph(path: Path, part: Component, *, loop: bool) -> None:
         loop: it runs in the denoising loop, where no integer may be computed at all. Elsewhere integers may be moved
             (token ids to the embedding; the number of rows into the shape of a repeated constant, which the builder
             folds because its profile has one batch size).
+        precision: what its weights are; in half precision, norms and what stands at its ends are float32.
 
     Raises:
         EngineError: lists what is wrong.
@@ -47,7 +50,7 @@ def check_graph(path: Path, part: Component, *, loop: bool) -> None:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf and the file system have many unrelated types
         raise EngineError(f"{path} cannot be read as ONNX: {error}") from error
-    problems = graph_problems(model, loop=loop) + _signature_problems(model, part)
+    problems = graph_problems(model, loop=loop, precision=precision) + _signature_problems(model, part)
     if problems:
         shown = "\n".join(f"  {line}" for line in problems[:SHOWN])
         more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -57,7 +60,7 @@ def check_graph(path: Path, part: Component, *, loop: bool) -> None:
         )
 
 
-def graph_problems(model: onnx.ModelProto, *, loop: bool) -> list[str]:
+def graph_problems(model: onnx.ModelProto, *, loop: bool, precision: str = "fp32") -> list[str]:
     """Say what in a graph TensorRT does not take, one line each; see `check_graph`."""
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     low, high = table()["opsets"]
@@ -74,9 +77,18 @@ def graph_problems(model: onnx.ModelProto, *, loop: bool) -> list[str]:
     for node in model.graph.node:
         problems += _node_problems(node, edges, opset=opset, loop=loop)
     floats = {edge.dtype for edge in edges.values() if edge.dtype in FLOATS}
-    if len(floats) > 1:
-        problems.append(f"its numbers are of several types: {', '.join(sorted(floats))}")
-    return problems
+    allowed = {"FLOAT", FLOAT_OF[precision]}
+    if floats - allowed:
+        names = (", ".join(sorted(types)) for types in (floats, allowed))
+        problems.append(f"its numbers are {next(names)}; allowed in {precision}: {next(names)}")
+    return problems + _weight_problems(model, edges, FLOAT_OF[precision])
+
+
+def _weight_problems(model: onnx.ModelProto, edges: Mapping[str, Edge], dtype: str) -> list[str]:
+    """Convolutions and products with weights that are not computed in `dtype`: nothing may stay float32 unnoticed."""
+    heavy = [node for node in model.graph.node if node.op_type in HEAVY and edges[node.input[1]].constant]
+    wrong = [node for node in heavy if edges[node.input[1]].dtype != dtype]
+    return [f"{node.op_type} {node.name!r} computes in {edges[node.input[1]].dtype}, not in {dtype}" for node in wrong]
 
 
 def infer_edges(model: onnx.ModelProto) -> dict[str, Edge]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgen.engine.precision import EXACT_DECODER, lower
 from fastgen.engine.spec import EngineSpec
 
 WEIGHTS = "torch"
@@ -16,7 +17,7 @@ ADAPTER = "ip_adapter.safetensors"
 
 
 class TorchBackend:
-    """Every component as a float32 torch module."""
+    """Every component as a torch module, in its precision."""
 
     def __init__(self, folder: Path, spec: EngineSpec, *, threads: int = 0) -> None:
         """Load the fused weights of an engine folder onto the GPU if there is one, else the CPU.
@@ -30,7 +31,10 @@ class TorchBackend:
             torch.set_num_threads(threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         modules = load_modules(folder / WEIGHTS, has_adapter=spec.has_image_prompt)
-        self._modules = {name: module.to(self.device) for name, module in modules.items()}
+        if EXACT_DECODER in spec.components:
+            modules[EXACT_DECODER] = modules["vae_decoder"]
+        lowered = {name: lower(modules[name], precision) for name, precision in spec.precisions.items()}
+        self._modules = {name: module.to(self.device) for name, module in lowered.items()}
 
     def __call__(self, component: str, tensors: Mapping[str, Tensor]) -> Tensor:
         """Run one component on one batch; the result lies on `device`."""

@@ -15,6 +15,8 @@ import torch
 from onnxscript import opset18 as op
 from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
 
+FLOAT = int(ir.DataType.FLOAT)
+
 Value = Any
 """A tensor of the graph that is being written; its shape has the sizes that the exporter knows."""
 
@@ -56,12 +58,16 @@ def group_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Value:
-    """Write group_norm of (B, C, ...) as instance norm of (B, groups, rest) and one scale and shift per channel."""
+    """Write group_norm of (B, C, ...) as instance norm of (B, groups, rest) and one scale and shift per channel.
+
+    The norm itself is float32 in every precision: its sums run over whole images and would overflow fp16.
+    """
     sizes = list(input.shape)[1:]
-    ones = _constant(np.ones(num_groups), input)
-    zeros = _constant(np.zeros(num_groups), input)
+    ones, zeros = (op.Constant(value=ir.tensor(make(num_groups, np.float32))) for make in (np.ones, np.zeros))
     grouped = op.Reshape(input, op.Constant(value_ints=[0, num_groups, -1]))
-    norm = op.InstanceNormalization(grouped, ones, zeros, epsilon=eps)
+    half = input.dtype != ir.DataType.FLOAT
+    norm = op.InstanceNormalization(op.Cast(grouped, to=FLOAT) if half else grouped, ones, zeros, epsilon=eps)
+    norm = op.Cast(norm, to=int(input.dtype)) if half else norm
     norm = op.Reshape(norm, op.Constant(value_ints=[0, *sizes]))  # 0: as many rows as before
     axes = op.Constant(value_ints=list(range(1, len(sizes))))
     if weight is not None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,10 +88,27 @@ def make_batch(group: Group, rows: Sequence[Row], engine: "Engine", *, encoder: 
     latents = _start(rows, engine, encoder, schedule=schedule, generators=generators)
     conditions = _conditions(group, rows, engine, encoder=encoder)
     latents = denoise(engine.unet, latents, schedule, conditions=conditions, generators=generators)
-    decoded = engine.decode(latents).float()
-    finite = (torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(decoded).flatten(1).all(1)).cpu()
+    decoded = _decode(engine, latents)
+    finite = {"unet": is_finite(latents), "vae_decoder": is_finite(decoded)}
+    broken = [next((stage for stage, good in finite.items() if not good[i]), None) for i in range(len(rows))]
     images = to_uint8(decoded).cpu().numpy()
-    return [_sample(row, image, bool(good)) for row, image, good in zip(rows, images, finite, strict=True)]
+    return [_sample(row, image, stage) for row, image, stage in zip(rows, images, broken, strict=True)]
+
+
+def is_finite(tensor: Tensor) -> list[bool]:
+    """For every row, whether it holds neither NaN nor infinity."""
+    return torch.isfinite(tensor).flatten(1).all(1).tolist()
+
+
+def _decode(engine: "Engine", latents: Tensor) -> Tensor:
+    """Images (B, 3, H, W); what half precision could not decode, in float32."""
+    decoded = engine.decode(latents).float()
+    bad = [i for i, good in enumerate(is_finite(decoded)) if not good or _is_flat(to_uint8(decoded[i : i + 1])[0])]
+    if bad:
+        again = engine.decode_exactly(latents[bad])
+        if again is not None:
+            decoded[bad] = again.float()
+    return decoded
 
 
 def to_uint8(decoded: Tensor) -> Tensor:
@@ -140,16 +158,18 @@ def _conditions(group: Group, rows: Sequence[Row], engine: "Engine", *, encoder:
     )
 
 
-def _sample(row: Row, image: "object", finite: bool) -> Sample:
-    """Judge one image (uint8 (H, W, 3))."""
-    import numpy as np
+def _is_flat(image: Tensor) -> bool:
+    """Whether an image, uint8 (H, W, 3), is of one colour."""
+    channels = image.reshape(-1, 3).int()
+    return bool((channels.amax(0) - channels.amin(0) <= FLAT_RANGE).all())
 
-    assert isinstance(image, np.ndarray)
-    if not finite:
-        reason = "the engine produced NaN or infinity; build one of higher precision (--precision fp32)"
-        return Sample(row=row, image=None, status=NON_FINITE, reason=reason)
-    spans = np.ptp(image.reshape(-1, 3).astype(np.int16), axis=0)
-    if (spans <= FLAT_RANGE).all():
+
+def _sample(row: Row, image: np.ndarray, broken: str | None) -> Sample:
+    """Judge one image, uint8 (H, W, 3); `broken` names the component that gave NaN or infinity."""
+    if broken is not None:
+        remedy = "build one of higher precision (--precision fp32)"
+        return Sample(row=row, image=None, status=NON_FINITE, reason=f"{broken} gave NaN or infinity; {remedy}")
+    if _is_flat(torch.from_numpy(image)):
         colour = ", ".join(str(int(value)) for value in image[0, 0])
         return Sample(row=row, image=image, status=FLAT, reason=f"the whole image is one colour ({colour})")
     return Sample(row=row, image=image, status=GOOD)

@@ -76,6 +76,7 @@ def spec(fake, **changes):
         batch=BATCH,
         size=8,
         components=PARTS,
+        precisions=dict.fromkeys(PARTS, "fp32"),
         plan={**describe_platform(fake), **build_options()},
         files={},
         build_command="fastgen build --backend tensorrt",
@@ -85,7 +86,7 @@ def spec(fake, **changes):
 
 def build_all(fake, folder):
     lines: list[str] = []
-    build_plans(fake, folder, PARTS, batch=BATCH, say=lines.append)
+    build_plans(fake, folder, PARTS, precisions=dict.fromkeys(PARTS, "fp32"), batch=BATCH, say=lines.append)
     return lines
 
 

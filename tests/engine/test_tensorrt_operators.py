@@ -91,9 +91,15 @@ def test_integers_may_be_moved_but_not_computed_outside_of_the_loop():
     assert problems == ["Shape 'n_Shape': 's' is computed as INT64 at every call"]
 
 
-def test_floats_of_two_types_are_refused():
+def test_half_precision_is_refused_in_a_float32_graph_and_float32_weights_in_a_half_one():
     nodes = [node("Cast", "x", "h", to=TensorProto.FLOAT16), node("Cast", "h", to=TensorProto.FLOAT)]
-    assert graph_problems(graph(*nodes), loop=True) == ["its numbers are of several types: FLOAT, FLOAT16"]
+    assert graph_problems(graph(*nodes), loop=True) == ["its numbers are FLOAT, FLOAT16; allowed in fp32: FLOAT"]
+    assert graph_problems(graph(*nodes), loop=True, precision="fp16") == []
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 4], [1.0] * 16)
+    product = graph(node("MatMul", "x w"), weights=[weight])
+    assert graph_problems(product, loop=True) == []
+    wrong = graph_problems(product, loop=True, precision="fp16")
+    assert wrong == ["MatMul 'n_MatMul' computes in FLOAT, not in FLOAT16"]
 
 
 def test_the_error_names_the_file_and_all_problems(tmp_path):

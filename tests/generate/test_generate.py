@@ -229,6 +229,38 @@ def test_broken_images_are_failed_rows(monkeypatch):
     assert samples["r2"].reason == "the whole image is one colour (159, 159, 159)"
 
 
+def test_what_half_precision_cannot_decode_is_decoded_in_float32(monkeypatch):
+    engine = FakeEngine()
+    rows = [make_row(i, engine) for i in range(4)]
+    expected = by_id(generate(rows, engine, reference))
+    decode = engine.decode
+
+    def overflowing(latents):
+        images = decode(latents)
+        images[1], images[2] = float("inf"), 0.25
+        return images
+
+    monkeypatch.setattr(engine, "decode", overflowing)
+    monkeypatch.setattr(engine, "decode_exactly", lambda latents: decode(latents))
+    samples = by_id(generate(rows, engine, reference))
+    assert all((samples[name].image == expected[name].image).all() for name in expected)
+
+
+def test_a_broken_row_names_the_stage_that_broke_it(monkeypatch):
+    engine = FakeEngine()
+    unet = engine.unet
+
+    def broken(**tensors):
+        noise = unet(**tensors)
+        noise[0] = float("nan")
+        return noise
+
+    monkeypatch.setattr(engine, "unet", broken)
+    samples = by_id(generate([make_row(i, engine, guidance_scale=1.0) for i in range(3)], engine, reference))
+    assert samples["r0"].reason.startswith("unet gave NaN or infinity")
+    assert [samples[f"r{i}"].status for i in range(3)] == [1, 0, 0]
+
+
 def test_stopping_ends_after_whole_batches():
     engine = FakeEngine(batch=4)
     rows = [make_row(i, engine) for i in range(16)]
