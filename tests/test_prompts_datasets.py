@@ -35,7 +35,7 @@ VIEWS = (
     "photographed|captured|caught|pictured|side|front|above|below|overhead|top|behind|lens|camera|drawing|drawn|frame|"
     "framed|through|level|wide|low|high|inside|cross-section|engraving|illustration|print|panel|painting|sketch|viewer|"
     "broadside|three-quarters|looking|foreground|backlit|blur|blurred|toward|head-on|sideways|frontal|left|right|painted|"
-    "oils|glass|picture|textile|background"
+    "oils|glass|picture|textile|background|lithograph"
 )
 
 
