@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -279,6 +281,31 @@ def test_a_signal_stops_after_the_answers_under_way(tmp_path):
         server.answering = answer_well
         Written(server, tmp_path / "bank.jsonl", per_class=4)
         assert len(server.bodies) == 4
+
+
+def test_a_killed_process_loses_only_the_answer_under_way(tmp_path):
+    out, names = tmp_path / "bank.jsonl", tmp_path / "names.txt"
+    names.write_text("\n".join(CLASSES))
+    reached = threading.Event()
+
+    def hanging(body, number):
+        if number == 2:
+            reached.set()
+        return answer_well(body, number)._replace(seconds=30.0 * (number == 2))
+
+    with ChatServer(hanging) as server:
+        words = ["--classes", names, "--out", out, "--model", "m", "--base-url", server.url, "--concurrency", 1]
+        words = [sys.executable, "-m", "fastgen.cli", "bank", "llm", "--description", DESCRIPTION, *map(str, words)]
+        with subprocess.Popen(words, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]) as process:
+            came = reached.wait(120)
+            process.kill()
+        assert came
+        assert not out.exists()
+        server.answering = answer_well
+        bank = Written(server, out, per_class=10)
+        assert len(server.bodies) == 3 + 8
+    assert "(8 new, 2 from the cache)" in bank.said[-1]
+    assert [path.suffix for path in (tmp_path / "bank.jsonl.cache").iterdir()] == [".json"] * 10
 
 
 def test_an_answer_without_usage_is_counted_as_such(tmp_path):
