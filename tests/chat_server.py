@@ -12,13 +12,17 @@ USAGE = {"prompt_tokens": 100, "completion_tokens": 20}
 
 
 class Reply(NamedTuple):
-    """What goes over the wire; `length` is the Content-Length where it should lie, `seconds` passes before."""
+    """What goes over the wire.
+
+    `length` is the Content-Length where it should lie; `seconds` pass before, and `drip` seconds after every byte.
+    """
 
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = {}
     length: int | None = None
     seconds: float = 0.0
+    drip: float = 0.0
 
 
 def completion(content: Any, **more: Any) -> Reply:
@@ -77,7 +81,10 @@ class ChatServer:
                         self.send_header(name, value)
                     self.send_header("Content-Length", str(len(reply.body) if reply.length is None else reply.length))
                     self.end_headers()
-                    self.wfile.write(reply.body)
+                    for i in range(len(reply.body) if reply.drip else 0):
+                        self.wfile.write(reply.body[i : i + 1])
+                        threading.Event().wait(reply.drip)
+                    self.wfile.write(b"" if reply.drip else reply.body)
 
             def log_message(self, *args: Any) -> None:
                 pass

@@ -14,7 +14,7 @@ from fastgen.errors import ChatError
 from tests.chat_server import USAGE, ChatServer, Reply, completion
 
 KEY = "sk-very-secret-0123456789"
-QUICK = Patience(tries=3, wait=0.001, timeout=5)
+QUICK = Patience(tries=3, wait=0.001, timeout=120)
 REQUEST = Request(
     model={}, messages=[{"role": "user", "content": "hello"}], temperature=0.5, call=0, attempt=0, sentences=1
 )
@@ -75,9 +75,16 @@ def test_what_may_pass_is_tried_again(bad):
 
 
 def test_a_slow_answer_is_given_up_and_asked_for_again():
-    with ChatServer(first(GOOD._replace(seconds=1.0))) as server:
-        assert ask(server, patience=Patience(tries=2, wait=0.001, timeout=0.3)).text == "hi"
-    assert len(server.bodies) == 2
+    with ChatServer(first(GOOD._replace(seconds=30.0))) as server:
+        assert ask(server, patience=Patience(tries=50, wait=0.001, timeout=1.0)).text == "hi"
+    assert len(server.bodies) >= 2
+
+
+def test_an_answer_that_trickles_is_given_up_too():
+    dripping = GOOD._replace(drip=0.2)
+    with ChatServer(lambda body, number: dripping if number == 0 else GOOD) as server:
+        assert ask(server, patience=Patience(tries=50, wait=0.001, timeout=1.0)).text == "hi"
+    assert len(server.bodies) >= 2
 
 
 def test_never_an_answer_is_one_error():

@@ -23,7 +23,7 @@ from tests.chat_server import ChatServer, Reply, answer_well, classes_asked, com
 CLASSES = ["Pug", "Maine Coon", "Beagle"]
 KEY = "sk-very-secret-0123456789"
 DESCRIPTION = "Photos of pets."
-QUICK = Patience(tries=3, wait=0.001, timeout=5)
+QUICK = Patience(tries=3, wait=0.001, timeout=120)
 
 
 @pytest.fixture(autouse=True)
