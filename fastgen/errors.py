@@ -6,6 +6,7 @@
     |- EngineError          an engine is missing, stale or asked for a shape it does not have
     |- ReferenceImageError  a reference image is missing, outside its folder or not an image
     |- ModelError           a model folder is incomplete or of an unknown kind
+    |- ChatError            a language model cannot be reached, refuses, or its answers cannot be used
     |- OutputError          an output path cannot be written, or holds something else
     |- DataError            finished, but something is wrong with the data   exit code 1
     |- Interrupted          stopped by a signal after saving its work        exit code 75
@@ -86,6 +87,10 @@ class ReferenceImageError(FastgenError):
 
 class ModelError(FastgenError):
     """A model folder is incomplete, or a part of it is of a kind we do not know."""
+
+
+class ChatError(FastgenError):
+    """A language model cannot be reached, refuses, or its kept answers are damaged; the message holds no key."""
 
 
 class OutputError(FastgenError):

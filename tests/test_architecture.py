@@ -35,7 +35,11 @@ HEAVY = {
     "timm",
 }
 LIGHT_STAGES = LEAF | {"shards", "petworld"}
-LIGHT_FILES = {"bank/read.py", "bank/unique.py", "bank/references.py", "bank/write.py", "bank/template.py"}
+LIGHT_FILES = {
+    f"bank/{name}.py"
+    for name in "read unique references write template class_names dalda dalda_json chat answer_cache asking endpoint "
+    "instruction sentences rounds llm".split()
+}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
