@@ -108,7 +108,7 @@ def test_changed_model_is_built_again_in_place(engine_copy, model_copy):
 
 
 def test_refused_parity_leaves_nothing(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setitem(parity.TOLERANCE, "fp32", -1.0)
+    monkeypatch.setattr(parity, "TOLERANCE", -1.0)
     with pytest.raises(EngineError, match="differs from its model: text_encoder at batch 1"):
         build(tiny_model, batch=2, backend="torch", out=tmp_path / "engines" / "tiny", say=silent)
     assert list((tmp_path / "engines").iterdir()) == []
@@ -161,7 +161,7 @@ def test_another_backend_names_the_command(tiny_engine_path):
     ("options", "message"),
     [
         ({"backend": "directml"}, "backend: got 'directml', allowed: onnxruntime, tensorrt, torch"),
-        ({"precision": "fp16"}, "precision: got 'fp16', allowed: fp32"),
+        ({"precision": "int8"}, "precision: got 'int8', allowed: fp32, fp16, bf16"),
         ({"batch": 0}, "batch: got 0"),
         ({"size": 60}, "size 60: this model makes squares whose side is a multiple of 8"),
         ({"lora": ["x"]}, "NAME=PATH"),

@@ -109,10 +109,8 @@ def test_attention_whose_unscaled_products_overflow_fp16_does_not():
     q, k = torch.where(q == 0, 60.0, q), torch.where(k == 0, 60.0, k)
     k[0, :, 0] = q[0, :, 0]
     assert float((q @ k.transpose(2, 3)).max()) > 65504
-    program = torch.onnx.export(
-        Attend().eval(), tuple(x.half() for x in (q, k, v)), opset_version=18, custom_translation_table=TABLE, dynamo=True,
-        verbose=False,
-    )  # fmt: skip
+    options = {"opset_version": 18, "custom_translation_table": TABLE, "dynamo": True, "verbose": False}
+    program = torch.onnx.export(Attend().eval(), tuple(x.half() for x in (q, k, v)), **options)
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in session.get_inputs()]
     feeds = dict(zip(names, (x.half().numpy() for x in (q, k, v)), strict=True))
