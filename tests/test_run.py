@@ -340,7 +340,7 @@ def test_no_engine_says_what_to_type(bank, tmp_path, monkeypatch):
         ({"batch": 0}, "got --batch 0"),
         ({"shard_size": 0}, "got --shard-size 0"),
         ({"policy": "asg"}, "policy: got 'asg'"),
-        ({"scheduler": "dimm"}, "scheduler: got 'dimm'; allowed: ddim, pndm"),
+        ({"scheduler": "dimm"}, "scheduler: got 'dimm'; allowed: ddim, ddim_trailing, pndm"),
         ({"steps": 0}, "field 'steps': got 0"),
         ({"guidance": -1}, "field 'guidance_scale': got -1"),
         ({"rank": 3}, "got --rank without --world"),
