@@ -71,12 +71,12 @@ def test_the_host_does_not_wait(engines):
     inputs = inputs_of(plan, "unet", BATCH)
     plan.run("unet", inputs)
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("error")  # from here on, waiting raises
     try:
-        for _ in range(4):
-            plan.run("unet", inputs)
+        results = [plan.run("unet", inputs) for _ in range(4)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(result, results[0]) for result in results)
 
 
 def test_the_plan_says_where_it_is_from(engines):
