@@ -7,12 +7,13 @@ from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from fastgen.errors import FastgenError
 from fastgen.evaluate.accuracy_plot import accuracy_plot
 from fastgen.evaluate.histogram import png
 from fastgen.evaluate.lambda_strip import LambdaStrip
-from fastgen.evaluate.report import accuracy_rows, verdict, write_report
+from fastgen.evaluate.report import accuracy_rows, accuracy_table, verdict, write_report
 
 RED = Image.new("RGB", (64, 64), (200, 0, 0))
 
@@ -138,3 +139,12 @@ def test_plot_shows_every_seed_of_both_arms():
         if hasattr(points, "get_offsets")
     ]
     assert sum(n == 3 for n in dots) == 3
+
+
+def test_the_table_on_the_terminal_is_the_table_of_the_report():
+    console = Console(record=True, width=120, file=io.StringIO())
+    accuracy_table(BETTER, console=console)
+    text = console.export_text()
+    for row in accuracy_rows(BETTER):
+        assert all(cell in text for cell in row)
+    assert verdict(BETTER) in text.replace("\n", " ")
