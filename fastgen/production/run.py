@@ -1,7 +1,6 @@
 """`fastgen run` and `fastgen plan`: a bank in, an output folder of shards (or the resolved rows) out.
 
-The order of files is what survives a crash: plan.json and plan.jsonl first, then one shard after the other,
-    then
+The order of files is what survives a crash: plan.json and plan.jsonl first, then one shard after the other, then
 run.json. Running again reads what is there and makes the rest.
 """
 

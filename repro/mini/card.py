@@ -82,7 +82,8 @@ dropout 0.05 each. The ResNet learnt 64 made-up breeds and has never seen the 37
 seen a picture of the novel ones.
 
 Steps: {trained}. The autoencoder took its first 1 450 steps with 8 latent channels and was then widened to 16; the
-recipe in the repository starts with 16.
+recipe in the repository starts with 16. The UNet took its first 2 250 steps on latents at scale 1 and without the
+floor of the loss weight; the recipe has both from the start.
 
 ## What it can do
 

@@ -1,8 +1,8 @@
 """Trains the UNet of the mini model: `python -m repro.mini.unet --work out/mini`.
 
 Needs the checkpoints of `repro.mini.clip` (frozen text encoder) and `repro.mini.vae` (frozen latents). v-prediction,
-min-SNR weighting (gamma 5, floor 1), caption dropout 0.1, AdamW, averaged weights. Steps
-may be raised between runs: the rate stays constant until `--decay-from` of the steps.
+min-SNR weighting (gamma 5, floor 1), caption dropout 0.1, AdamW, averaged weights. Steps may be raised between runs:
+the rate stays constant until `--decay-from` of the steps.
 """
 
 import argparse
