@@ -6,6 +6,7 @@ more) stay harder than what the generator knows.
 """
 
 import argparse
+import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,24 +35,30 @@ def _render_chunk(seed: int, breeds: tuple[str, ...], start: int, stop: int) -> 
     return np.stack([render(training_scene(seed, i, breeds)) for i in range(start, stop)])
 
 
-def load_images(
-    work: Path, seed: int, count: int, *, breeds: tuple[str, ...] = OXFORD_PETS, processes: int = 2
-) -> np.ndarray:
+def _largest(work: Path, seed: int) -> np.ndarray:
+    """The pictures of this seed that were rendered already: each is a function of its number."""
+    paths = sorted(work.glob(f"images-{seed}-*.npy"), key=lambda path: path.stat().st_size)
+    return np.load(paths[-1], mmap_mode="r") if paths else np.empty((0, 64, 64, 3), np.uint8)
+
+
+def load_images(work: Path, seed: int, count: int, *, breeds: tuple[str, ...] = OXFORD_PETS) -> np.ndarray:
     """The rendered pictures, uint8 (count, 64, 64, 3), memory-mapped; rendered on the first call and kept."""
     path = work / f"images-{seed}-{count}.npy"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
         partial_path = path.with_suffix(".part")
         images = np.lib.format.open_memmap(partial_path, "w+", np.uint8, (count, 64, 64, 3))
-        starts = range(0, count, CHUNK)
+        known = _largest(work, seed)
+        images[: len(known)] = known[:count]
+        starts = range(len(known), count, CHUNK)
         stops = [min(count, start + CHUNK) for start in starts]
-        with ProcessPoolExecutor(processes) as pool:
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
             for start, chunk in zip(starts, pool.map(partial(_render_chunk, seed, breeds), starts, stops), strict=True):
                 images[start : start + len(chunk)] = chunk
                 print(f"rendered {start + len(chunk)} of {count}", flush=True)
         images.flush()
         partial_path.rename(path)
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="c")  # torch takes no read-only arrays
 
 
 def main() -> None:

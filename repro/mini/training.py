@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgen.petworld.attributes import Scene
-from repro.mini.data import TRAIN_SEED, training_scene
-
 
 def arguments(doc: str | None, **defaults: Any) -> argparse.Namespace:
-    """Parses --work, --steps, --batch, --lr, --threads and whatever else has a default."""
+    """Parses --work, --steps, --minutes, --batch, --lr, --threads and whatever else has a default."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("out/mini"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--minutes", type=float, default=0.0, help="instead of --steps: as many as fit")
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     args = parser.parse_args()
@@ -50,15 +48,20 @@ def step_rng(stage: str, step: int) -> np.random.Generator:
     return np.random.default_rng([sum(stage.encode()), len(stage), step])
 
 
-def scenes_at(indices: np.ndarray) -> list[Scene]:
-    """Ground truth of the training pictures with these indices."""
-    return [training_scene(TRAIN_SEED, int(i)) for i in indices]
+def resident(images: np.ndarray) -> Tensor:
+    """Pictures as a tensor, uint8 (N, H, W, 3): in the GPU's memory if there is one, else where they are."""
+    return torch.from_numpy(images).to(device())
 
 
-def to_tensor(images: np.ndarray) -> Tensor:
+def compile_on_gpu(module: nn.Module) -> None:
+    """Compiles a module's forward in place where that is worth the wait."""
+    if device().type == "cuda":
+        module.compile()
+
+
+def to_tensor(images: Tensor | np.ndarray) -> Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1], channels last, on the training device."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device()).float().div_(127.5).sub_(1)
-    return x.permute(0, 3, 1, 2)
+    return torch.as_tensor(images).to(device()).float().div_(127.5).sub_(1).permute(0, 3, 1, 2)
 
 
 class Average:
@@ -68,14 +71,15 @@ class Average:
         self.decay = decay
         self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
+    @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Moves the average towards the model's weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.weights[name].lerp_(value.detach(), 1 - decay)
-            else:
-                self.weights[name].copy_(value)
+        state = model.state_dict()
+        floating = [name for name, value in state.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.weights[n] for n in floating], [state[n] for n in floating], 1 - decay)
+        for name in state.keys() - floating:
+            self.weights[name].copy_(state[name])
 
 
 def train(
@@ -86,7 +90,7 @@ def train(
     *,
     weight_decay: float = 0.01,
     decay_from: float = 0.0,
-    every: int = 250,
+    half: bool = False,
 ) -> Average:
     """Runs AdamW to `args.steps`, resuming from the stage's checkpoint; returns the averaged weights.
 
@@ -94,10 +98,10 @@ def train(
         stage: names the checkpoint, the log lines and the random streams.
         model: only parameters with requires_grad are trained.
         loss_at: maps a step number to its scalar loss; must draw its batch from `step_rng(stage, step)`.
-        args: work, steps, lr.
+        args: work, steps, minutes, lr.
         weight_decay: AdamW's, on matrices only.
         decay_from: fraction of the steps with a constant rate.
-        every: steps between checkpoints.
+        half: computes in bfloat16 on a GPU; weights, gradients and the average stay float32.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -105,29 +109,57 @@ def train(
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=True)
-    average = Average(model)
+    average, progress = Average(model), Progress(stage, args)
     path = args.work / f"{stage}.pt"
-    first = _resume(path, model, optimizer, average)
-    started, losses = time.time(), []
-    for step in range(first, args.steps):
+    progress.first = step = _resume(path, model, optimizer, average)
+    while step < progress.steps:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args.steps, args.lr, decay_from=decay_from)
+            group["lr"] = learning_rate(step, progress.steps, args.lr, decay_from=decay_from)
         torch.manual_seed(step)
-        loss = loss_at(step)
+        with torch.autocast(device().type, torch.bfloat16, enabled=half and device().type == "cuda"):
+            loss = loss_at(step)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update(model, step)
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise SystemExit(f"{stage}: the loss is {losses[-1]} at step {step}; lower --lr and resume")
-        if (step + 1) % 50 == 0:
-            speed = (time.time() - started) / (step + 1 - first)
-            print(f"{stage} {step + 1}/{args.steps} loss {np.mean(losses[-50:]):.4f} {speed:.3f} s/step", flush=True)
-        if (step + 1) % every == 0 or step + 1 == args.steps:
-            save(path, step + 1, model, optimizer, average)
+        step += 1
+        progress.note(step, loss)
+        if progress.should_save(step):
+            save(path, step, model, optimizer, average)
     return average
+
+
+class Progress:
+    """Watches a training: prints loss and speed, stops it at NaN, and turns minutes into steps."""
+
+    def __init__(self, stage: str, args: argparse.Namespace) -> None:
+        self.stage, self.minutes, self.steps, self.first = stage, args.minutes, args.steps, 0
+        self.losses: list[Tensor] = []
+        self.started = self.last = self.saved = time.time()
+
+    def note(self, step: int, loss: Tensor) -> None:
+        """Takes the loss of a finished step; reads it from the device every 50 steps only."""
+        self.losses.append(loss.detach())
+        if step % 50 and step < self.steps:
+            return
+        mean = torch.stack(self.losses).mean().item()
+        if not math.isfinite(mean):
+            raise SystemExit(f"{self.stage}: the loss is {mean} before step {step}; lower --lr and resume")
+        seconds = (time.time() - self.last) / len(self.losses)
+        if self.minutes and step - self.first == 100:
+            # the first 50 steps are slower: they warm the machine up and compile
+            left = 60 * self.minutes - (time.time() - self.started)
+            self.steps = step + max(0, int(left / seconds))
+        print(f"{self.stage} {step}/{self.steps} loss {mean:.4f} {seconds:.4f} s/step", flush=True)
+        self.losses, self.last = [], time.time()
+
+    def should_save(self, step: int) -> bool:
+        """Whether a checkpoint is due: a minute after the last one, and at the end."""
+        if step < self.steps and time.time() - self.saved < 60:
+            return False
+        self.saved = time.time()
+        return True
 
 
 def save(path: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> None:

@@ -14,7 +14,16 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from repro.mini.data import TRAIN_SEED, load_images
-from repro.mini.training import arguments, device, load_average, step_rng, to_tensor, train
+from repro.mini.training import (
+    arguments,
+    compile_on_gpu,
+    device,
+    load_average,
+    resident,
+    step_rng,
+    to_tensor,
+    train,
+)
 
 KL_WEIGHT = 1e-6
 
@@ -53,20 +62,20 @@ class VaeLoss:
     """The loss of one step: reconstruction from a sampled latent plus a small KL term."""
 
     def __init__(self, vae: AutoencoderKL, images: np.ndarray, batch: int, *, stage: str) -> None:
-        self.vae, self.images, self.batch, self.stage = vae, images, batch, stage
+        self.vae, self.images, self.batch, self.stage = vae, resident(images), batch, stage
 
     def __call__(self, step: int) -> Tensor:
         """Scalar loss of the step's batch."""
         rng = step_rng(self.stage, step)
-        indices = np.sort(rng.choice(len(self.images), self.batch, replace=False))
-        x = to_tensor(self.images[indices])
+        indices = np.sort(rng.integers(0, len(self.images), self.batch))
+        x = to_tensor(self.images[torch.from_numpy(indices).to(self.images.device)])
         if self.stage == "vae":
             posterior = self.vae.encode(x).latent_dist
-            kl = posterior.kl().mean()
-            return reconstruction_loss(self.vae.decode(posterior.sample()).sample, x) + KL_WEIGHT * kl
+            kl = posterior.kl().float().mean()
+            return reconstruction_loss(self.vae.decode(posterior.sample()).sample.float(), x) + KL_WEIGHT * kl
         with torch.no_grad():
             latents = self.vae.encode(x).latent_dist.mode()
-        return reconstruction_loss(self.vae.decode(latents).sample, x)
+        return reconstruction_loss(self.vae.decode(latents).sample.float(), x)
 
 
 @torch.no_grad()
@@ -106,19 +115,21 @@ def main() -> None:
     """Trains both stages and prints the reconstruction quality on held-out pictures."""
     args: argparse.Namespace = arguments(__doc__, steps=5000, decoder_steps=0, batch=16, lr=1.2e-3, count=60_000)
     images = load_images(args.work, TRAIN_SEED, args.count)
-    vae = new_vae()
+    learner, vae = new_vae(), new_vae()
+    for part in (learner.encoder, learner.decoder):
+        compile_on_gpu(part)
     if not args.decoder_steps:
-        average = train("vae", vae, VaeLoss(vae, images[:-1000], args.batch, stage="vae"), args)
-        vae.load_state_dict(average.weights)
+        loss = VaeLoss(learner, images[:-1000], args.batch, stage="vae")
+        vae.load_state_dict(train("vae", learner, loss, args, decay_from=0.3, half=True).weights)
         centre_latents(vae, images[:4000])
         torch.save({"average": vae.state_dict()}, args.work / "vae-centred.pt")
     else:
-        vae.load_state_dict(load_average(args.work / "vae-centred.pt"))
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
+        learner.load_state_dict(load_average(args.work / "vae-centred.pt"))
+        learner.encoder.requires_grad_(False)
+        learner.quant_conv.requires_grad_(False)
         args.steps = args.decoder_steps
-        loss = VaeLoss(vae, images[:-1000], args.batch, stage="vae-decoder")
-        vae.load_state_dict(train("vae-decoder", vae, loss, args).weights)
+        loss = VaeLoss(learner, images[:-1000], args.batch, stage="vae-decoder")
+        vae.load_state_dict(train("vae-decoder", learner, loss, args, half=True).weights)
     print("PSNR:", psnr(vae, images[-1000:]), "dB")
 
 
