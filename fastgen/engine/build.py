@@ -17,6 +17,7 @@ from fastgen.engine.model_files import Sources, find_sources
 from fastgen.engine.spec import BACKENDS, PRECISIONS, SPEC_FILE, read_spec, verify_files
 from fastgen.errors import EngineError, FastgenError, OutputError
 from fastgen.files import atomic_directory
+from fastgen.lock import file_lock
 
 ENGINES = Path("engines")
 MAX_BATCH = 1024
@@ -79,20 +80,28 @@ def build(
     options["size"] = size or defaults["size"]
     inputs = {**sources.to_json(), **options, **_environment(backend), "plan": plan}
     folder = Path(out) if out is not None else ENGINES / engine_name(sources, **options)
+    command = _command({"model": model, **places, **options, "out": out}, {"lora": lora, "embedding": embedding})
     differing = _difference(folder, inputs)
-    if differing == "":
-        say(f"{folder} is up to date: it was built from the same files with the same options")
-        return folder
-    if differing is not None:
-        say(f"{folder} is built again: {differing}")
+    if differing != "":
+        waiting = f"{folder} is being built by another process; waiting for it"
+        with file_lock(folder.with_name(f".{folder.name}.lock"), on_wait=lambda: say(waiting)):
+            differing = _difference(folder, inputs)  # whoever held the lock may have built it
+            if differing != "":
+                if differing is not None:
+                    say(f"{folder} is built again: {differing}")
+                return _build(folder, sources, inputs=inputs, command=command, say=say)
+    say(f"{folder} is up to date: it was built from the same files with the same options")
+    return folder
+
+
+def _build(folder: Path, sources: Sources, *, inputs: dict[str, Any], command: str, say: Callable[[str], None]) -> Path:
+    """Load, fuse, export, compare and publish; returns the folder."""
     from fastgen.engine.assemble import fill_folder
 
     say(f"loading {sources.id}")
     loaded = load_model(sources)
     with atomic_directory(folder, replace=True) as tmp:
         spec = fill_folder(tmp, loaded, sources=sources, inputs=inputs, name=folder.name, say=say)
-        repeated = {"lora": lora, "embedding": embedding}
-        command = _command({"model": model, **places, **options, "out": out}, repeated)
         replace(spec, build_command=command).write(tmp)
     say(f"{folder} is ready, fingerprint {spec.fingerprint[:12]}")
     return folder
