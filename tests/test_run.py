@@ -42,6 +42,7 @@ def test_the_folder_is_as_promised(bank, tmp_path):
     assert record["counts"] == {"good": 13, "non_finite": 0, "flat": 0, "reference_failed": 0}
     assert record["command"].startswith(f"fastgen run --bank {bank} ") and record["rows"] == 13
     assert record["engine"]["fingerprint"] == "f" * 64 and "torch" in record["versions"]
+    assert record["ranks"][0]["device"] == "cpu" and "--provider" not in record["command"]
 
 
 @pytest.mark.parametrize("arguments", [{"batch": 1}, {"batch": 7}, {"shard_size": 1}, {"shard_size": 100}])
@@ -274,6 +275,7 @@ def test_no_engine_says_what_to_type(bank, tmp_path, monkeypatch):
         ({"steps": 0}, "field 'steps': got 0"),
         ({"guidance": -1}, "field 'guidance_scale': got -1"),
         ({"rank": 3}, "got --rank without --world"),
+        ({"provider": "cpu"}, "got provider 'cpu' with a loaded engine"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything(bank, tmp_path, arguments, message):

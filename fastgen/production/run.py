@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgen.bank.read import open_bank
+from fastgen.engine.load import check_provider
 from fastgen.errors import FastgenError, OutputError
 from fastgen.job import StopSignal, job_share
 from fastgen.production.bank_check import BankCheck, Order, is_long, is_long_plan
@@ -86,6 +87,7 @@ def run(
     steps: int | None = None,
     guidance: float | None = None,
     scheduler: str | None = None,
+    provider: str = "auto",
     shard_size: int = SHARD_SIZE,
     limit: int | None = None,
     clip: str | None = None,
@@ -108,6 +110,7 @@ def run(
         steps: denoising steps of every row; None: as the row, the bank or the model says.
         guidance: guidance scale of every row, likewise.
         scheduler: of every row, likewise.
+        provider: where ONNX Runtime computes: "auto" (on the GPU if it can), "cpu" or "cuda".
         shard_size: rows per shard.
         limit: stop the plan after that many rows.
         clip: scores references for AGS: a folder, or NAME=WEIGHTS of open_clip; None takes the model's own.
@@ -127,6 +130,10 @@ def run(
             raise FastgenError(f"got {name} {value}; allowed: 1 or more")
     job = job_share(rank, world)
     facts = engine_facts(engine)
+    if facts.folder is not None:
+        check_provider(provider, facts.spec.backend)
+    elif provider != "auto":
+        raise FastgenError(f"got provider {provider!r} with a loaded engine: give it to load_engine")
     layout = Layout(Path(out) if out is not None else Path("out") / arguments.bank.stem)
     if layout.out.exists() and not layout.out.is_dir():
         raise OutputError(f"{layout.out}: is a file; give a folder with --out")
@@ -147,6 +154,7 @@ def run(
                 job=job,
                 check=check,
                 batch=batch,
+                provider=provider,
                 stop=stop,
                 engine=None if engine is None or isinstance(engine, str | Path) else engine,
                 quiet=quiet,

@@ -106,6 +106,7 @@ class Work:
         job: rank and world.
         check: of a long bank, which writes the plan meanwhile; None when the plan is there.
         batch: rows denoised together, or None.
+        provider: where ONNX Runtime computes.
         stop: asked between batches.
         engine: a loaded engine, or None to load it when there is something to make.
         quiet: print nothing.
@@ -119,9 +120,12 @@ class Work:
     job: Job
     check: BankCheck | None
     batch: int | None
+    provider: str
     stop: StopSignal
     engine: "Engine | None"
     quiet: bool
+    _device: str | None = field(default=None, init=False)
+    """Where images were made; None while there are none of this process."""
 
     @cached_property
     def total(self) -> int:
@@ -232,7 +236,8 @@ class Work:
     @contextmanager
     def _tools(self, progress: RunProgress) -> Iterator[_Tools]:
         self.stop.check()
-        engine = self.engine or load_engine(self.facts.folder or "")
+        engine = self.engine or load_engine(self.facts.folder or "", provider=self.provider)
+        self._device = str(engine.device)
         encoder = Encoder(engine, references_of(open_bank(self.arguments.bank), self.arguments).load)
         with progress, ShardWriter(self.identity, rank=self.job.rank) as writer:
             yield _Tools(engine=engine, encoder=encoder, writer=writer, progress=progress)
@@ -271,6 +276,7 @@ class Work:
             "rank": self.job.rank,
             "counts": after.status,
             "made": made,
+            "device": self._device,
             "seconds": seconds,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "shards": after.files,
@@ -280,6 +286,7 @@ class Work:
             "out": self.layout.out,
             "shard_size": self.identity.shard_size,
             "world": self.job.world if self.job.world > 1 else None,
+            "provider": self.provider if self.provider != "auto" else None,
         }
         names = ("bank", "engine", "seed", "arguments", "world", "shard_size")
         common = {
