@@ -11,10 +11,11 @@ from typing import Any
 
 from fastgen import __version__
 from fastgen.engine.embeddings import parse_embeddings
-from fastgen.engine.load import check_provider
+from fastgen.engine.load import check_provider, computes_on_gpu
 from fastgen.engine.lora import parse_loras
 from fastgen.engine.model import load_model
 from fastgen.engine.model_files import Sources, find_sources
+from fastgen.engine.room import Options, check_room
 from fastgen.engine.spec import BACKENDS, PRECISIONS, SPEC_FILE, read_spec, verify_files
 from fastgen.errors import EngineError, FastgenError, OutputError
 from fastgen.files import atomic_directory
@@ -69,8 +70,8 @@ def build(
         The engine folder.
 
     Raises:
-        EngineError: an option is not allowed, this machine lacks what the backend needs, or the finished engine differs
-            from the model (nothing is written).
+        EngineError: an option is not allowed, this machine lacks what the backend needs, memory or disk space among it,
+            or the finished engine differs from the model (nothing is written).
         ModelError: the model, VAE, adapter, LoRA or embedding cannot be used.
         OutputError: `out` cannot be written, or holds something that is no engine.
     """
@@ -95,6 +96,8 @@ def build(
             if differing != "":
                 if differing is not None:
                     say(f"{folder} is built again: {differing}")
+                room = Options(**options, on_gpu=computes_on_gpu(backend, provider))
+                check_room(sources, folder, room)
                 return _build(folder, sources, inputs=inputs, command=command, provider=provider, say=say)
     say(f"{folder} is up to date: it was built from the same files with the same options")
     return folder

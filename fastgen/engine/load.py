@@ -181,6 +181,15 @@ def check_provider(provider: str, backend: str) -> None:
         require_cuda()
 
 
+def computes_on_gpu(backend: str, provider: str) -> bool:
+    """Whether an engine opened here would compute on a GPU."""
+    if backend == "onnxruntime":
+        from fastgen.engine.ort_backend import can_use_cuda
+
+        return provider != "cpu" and can_use_cuda()
+    return backend == "tensorrt" or torch.cuda.is_available()
+
+
 def open_engine(folder: Path, spec: EngineSpec, *, threads: int = 0, provider: str = "auto") -> Engine:
     """Open an engine folder without comparing its files with `spec`; the build does this before the spec is final."""
     backend: Backend

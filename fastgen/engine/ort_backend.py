@@ -39,7 +39,7 @@ class OrtBackend:
         if provider == "cuda":
             require_cuda()
         onnxruntime = _onnxruntime()
-        on_gpu = provider != "cpu" and not why_no_cuda(onnxruntime)
+        on_gpu = provider != "cpu" and can_use_cuda()
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -122,6 +122,11 @@ def require_cuda() -> None:
     """
     if missing := why_no_cuda(_onnxruntime()):
         raise EngineError(f"--provider cuda: {missing}; or take --provider cpu")
+
+
+def can_use_cuda() -> bool:
+    """Whether ONNX Runtime can be asked to compute on a GPU."""
+    return not why_no_cuda(_onnxruntime())
 
 
 def why_no_cuda(onnxruntime: Any) -> str:

@@ -49,7 +49,7 @@ class Order:
 def is_long(bank: Path) -> bool:
     """Whether a bank has more than AT_ONCE rows."""
     try:
-        return count_lines(bank, limit=AT_ONCE + 1) > AT_ONCE + 1
+        return count_lines(bank, limit=AT_ONCE + 1) > AT_ONCE + 1  # the header is a line too
     except OSError:
         return False  # whoever opens it next says why it cannot be read
 

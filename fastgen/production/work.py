@@ -20,6 +20,7 @@ from fastgen.generate.encode import Encoder
 from fastgen.generate.run import generate
 from fastgen.job import Job, StopSignal
 from fastgen.production.bank_check import BankCheck
+from fastgen.production.disk import check_disk
 from fastgen.production.plan_file import PlanReader, PlanStream, count_lines
 from fastgen.production.progress import RunProgress
 from fastgen.production.setup import Arguments, EngineFacts, planned_rows, references_of
@@ -154,6 +155,7 @@ class Work:
             before = self._scan()
             progress.expect(self.rows, there=before.rows)
             if before.rows < self.rows:
+                check_disk(self.layout, self.identity, before, rank=self.job.rank, rows=self.total)
                 reopen(self.layout, self.job.rank)
                 if progress.done > progress.made:
                     progress.say(f"{before.rows} of {self.rows} rows are there already")
@@ -185,6 +187,9 @@ class Work:
         rank = self.job.rank
         refuse_foreign(self.layout, self.identity, rank)
         before = scan(self.layout, self.identity, rank=rank, rows=sys.maxsize, unchecked=True)
+        limit = self.arguments.limit
+        least = count_lines(self.arguments.bank, limit=limit) - 1  # every row becomes at least one image
+        check_disk(self.layout, self.identity, before, rank=rank, rows=least if limit is None else min(least, limit))
         tools.progress.expect(None, there=before.rows)
         bank = open_bank(self.arguments.bank)
         plan = PlanStream(planned_rows(self.arguments, bank, self.facts), bank.header)
