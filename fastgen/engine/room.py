@@ -11,7 +11,7 @@ layers of Stable Diffusion 1.5 and fewer channels (261 and 986 MiB of float32 we
 The weights are there once in the model that is compared with, once in the engine, and about once more as copies in
 half precision (bf16 makes the same ones as fp16 and was not measured, nor was TensorRT). At 256 pixels and batch 4 the
 build of the small model took 1367 MiB (onnxruntime) and 319 MiB (torch, above twice the weights) more, for what passes
-between the layers; ONNX Runtime keeps what each component once took. The factors below give 896 and 256 MiB for that:
+between the layers; ONNX Runtime keeps what each component once took. The factors below give 768 and 256 MiB for that:
 they are what a build needs at least, so that one is refused only where it could not succeed.
 """
 
@@ -31,8 +31,9 @@ LIBRARIES = 838 << 20
 COPIES = {"fp32": 2.0, "fp16": 2.9, "bf16": 2.9}
 """Precision -> how many times the float32 weights are in memory."""
 
-VAE_LAYERS, VAE_LAYERS_ORT = 8, 12
-"""Tensors of the image's size and the VAE's first width: in the model, and in ONNX Runtime beside it."""
+VAE_LAYERS, VAE_LAYERS_ORT = 8, 8
+"""Tensors of the image's size and the VAE's first width: in the model, and in ONNX Runtime's decoder, which keeps them
+while the encoder is compared."""
 
 SCORES_ORT = 2
 """Tensors of attention scores in the UNet's largest attention: ONNX Runtime has no fused one."""
