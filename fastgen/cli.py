@@ -53,6 +53,7 @@ def main() -> None:
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or bf16.")
 @click.option("--batch", type=int, default=8, show_default=True, help="Rows of every execution.")
 @click.option("--size", type=int, help="Side of the images in pixels; default: the model's own.")
+@click.option("--provider", default="auto", show_default=True, help="Where ONNX Runtime computes: auto, cpu or cuda.")
 @click.option("--out", type=AnyPath, help="Engine folder; default: a folder under engines/.")
 def build(**options: Any) -> None:
     """Export a model with its adapters to an engine folder, and check it against torch."""
@@ -88,6 +89,7 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--rank", type=int, help="This process's number; default: from SLURM, else 0.")
 @click.option("--world", type=int, help="Number of processes that share the bank; default: from SLURM, else 1.")
 @click.option("--batch", type=int, help="Rows denoised together; default: the engine's. Changes no image.")
+@click.option("--provider", default="auto", show_default=True, help="Where ONNX Runtime computes: auto, cpu or cuda.")
 @click.option("--shard-size", type=int, default=256, show_default=True, help="Rows per shard.")
 def run(**options: Any) -> None:
     """Generate the images of a bank into HDF5 shards; run it again to finish what is missing."""

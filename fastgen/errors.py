@@ -15,16 +15,26 @@ Only the command line turns `exit_code` into an exit.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SHOWN = 20
 """How many problems a message lists before it says how many more there are."""
 
 
 class FastgenError(Exception):
-    """Base of every error a user can cause or repair."""
+    """Base of every error a user can cause or repair; goes from one process to another with pickle."""
 
     exit_code = 2
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the finished message: the arguments of `__init__` differ between the classes."""
+        return _rebuilt, (type(self), self.args, vars(self))
+
+
+def _rebuilt(kind: type[FastgenError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> FastgenError:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(attributes)
+    return error
 
 
 class FieldProblem(NamedTuple):
@@ -64,9 +74,7 @@ class BankError(FastgenError):
         total: how many there are in all (at least, when `more_possible`).
     """
 
-    def __init__(
-        self, problems: Sequence[str], *, total: int | None = None, more_possible: bool = False
-    ) -> None:
+    def __init__(self, problems: Sequence[str], *, total: int | None = None, more_possible: bool = False) -> None:
         """Build the message from `problems`; `total` counts those that were found but not kept."""
         self.problems = tuple(problems)
         self.total = max(len(self.problems), total or 0)

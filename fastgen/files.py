@@ -18,6 +18,7 @@ from typing import IO, Any
 from fastgen.errors import FastgenError, OutputError
 
 _DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
 
 
@@ -92,9 +93,12 @@ def atomic_directory(path: str | Path, *, replace: bool = False) -> Iterator[Pat
                 for name in names:
                     _sync(Path(folder, name))
                 _sync(Path(folder))
-        if not replace:
-            _refuse_existing(final)
-        _swap_directory(tmp, final)
+        if replace:
+            _swap_directory(tmp, final)
+        else:
+            with _output_errors(final):
+                os.rename(tmp, final)  # refused if something came into being there meanwhile
+                _sync(final.parent)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
 
@@ -162,9 +166,7 @@ def read_jsonl(path: str | Path) -> Iterator[Any]:
                 try:
                     yield json.loads(line)
                 except ValueError as error:  # also what bad UTF-8 raises
-                    raise FastgenError(
-                        f"{path}:{number}: not a line of JSON ({error}); is the file damaged?"
-                    ) from None
+                    raise FastgenError(f"{path}:{number}: not a line of JSON ({error}); is the file damaged?") from None
     except OSError as error:
         raise FastgenError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -179,24 +181,32 @@ def _refuse_existing(final: Path) -> None:
 
 
 def _swap_directory(tmp: Path, final: Path) -> None:
-    """Put `tmp` in the place of `final`; if that fails, what was there before is put back."""
-    old = _temporary_name(final)
+    """Put `tmp` in the place of `final`; if that fails, what was there before is put back.
+
+    Another process may do the same at any moment: whoever comes last wins, and neither fails.
+    """
+    moved: list[Path] = []
     with _output_errors(final):
-        moved = False
-        with suppress(FileNotFoundError):
-            os.rename(final, old)
-            moved = True
-        try:
-            os.rename(tmp, final)
-        except OSError:
-            if moved:
-                os.rename(old, final)
-            raise
+        while True:
+            old = _temporary_name(final)
+            with suppress(FileNotFoundError):
+                os.rename(final, old)
+                moved.append(old)
+            try:
+                os.rename(tmp, final)
+                break
+            except OSError as error:
+                if error.errno in _TAKEN:
+                    continue  # another process was faster: its folder is complete, and moved aside next
+                if moved:
+                    os.rename(moved[-1], final)
+                raise
         _sync(final.parent)
-    if old.is_dir() and not old.is_symlink():
-        shutil.rmtree(old, ignore_errors=True)
-    elif moved:
-        old.unlink(missing_ok=True)
+    for old in moved:
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from fastgen.shards.read import open_output
 from fastgen.shards.schema import ATTRIBUTES, FORMAT, NUMBERS, STATUS_NAMES, TEXTS
 
 CLASSES = ("blue", "red")
 
 
-def make_row(
-    index: int, *, class_: str = "red", classes: Sequence[str] = CLASSES, **more: Any
-) -> dict[str, Any]:
+def make_row(index: int, *, class_: str = "red", classes: Sequence[str] = CLASSES, **more: Any) -> dict[str, Any]:
     """A resolved row as JSON; `status` and `image` are taken out again when it is written."""
     label = list(classes).index(class_)
     return {
@@ -44,12 +43,9 @@ def write_output(
     return out
 
 
-def _write_shard(
-    path: Path, rows: Sequence[dict[str, Any]], classes: Sequence[str], start: int, side: int
-) -> None:
+def _write_shard(path: Path, rows: Sequence[dict[str, Any]], classes: Sequence[str], start: int, side: int) -> None:
     images = [
-        row.get("image", np.full((side, side, 3), 40 * (start + i) % 256, np.uint8))
-        for i, row in enumerate(rows)
+        row.get("image", np.full((side, side, 3), 40 * (start + i) % 256, np.uint8)) for i, row in enumerate(rows)
     ]
     metas = [{k: v for k, v in row.items() if k not in ("image", "status")} for row in rows]
     columns: dict[str, list] = {
@@ -85,3 +81,22 @@ def _write_shard(
         }
         for name in ATTRIBUTES:
             file.attrs[name] = known.get(name, 0 if name in ("rank", "shard") else "test")
+
+
+def images_of(out):
+    """Row id -> image, checking that no row is there twice."""
+    output = open_output(out)
+    ids = output.column("row_id").tolist()
+    assert len(set(ids)) == len(ids)
+    return {name: output.image(i) for i, name in enumerate(ids)}
+
+
+def assert_same(found, expected):
+    """The same row ids with the same images."""
+    assert found.keys() == expected.keys()
+    assert all((found[name] == expected[name]).all() for name in expected)
+
+
+def shards_in(out):
+    """Names of the files with a final name, sorted."""
+    return sorted(path.name for path in (out / "shards").glob("*.h5"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "fastgen"
-LEAF = {"errors", "files", "fields", "row_parts", "records", "job", "seeds"}
+LEAF = {"errors", "files", "lock", "capacity", "fields", "row_parts", "records", "job", "seeds"}
 TOP = {"__init__", "__main__", "cli", "demo"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAF},

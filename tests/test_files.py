@@ -1,6 +1,7 @@
 """Files appear whole or not at all, under any way the writer can fail."""
 
 import json
+import multiprocessing
 import os
 import stat
 
@@ -111,6 +112,33 @@ def test_an_existing_directory_is_replaced_on_request_and_kept_on_failure(tmp_pa
         (tmp / "new").write_text("")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["new"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def replace_often(folder, name):
+    for number in range(200):
+        with atomic_directory(folder, replace=True) as tmp:
+            for file in "ab":
+                (tmp / file).write_text(f"{name} {number}")
+
+
+def test_processes_that_replace_the_same_directory_leave_one_of_theirs_whole(tmp_path):
+    folder = tmp_path / "out"
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=replace_often, args=(folder, name)) for name in "xyz"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert (folder / "a").read_text() == (folder / "b").read_text() and os.listdir(tmp_path) == ["out"]
+
+
+def test_a_directory_that_somebody_else_made_meanwhile_is_not_replaced(tmp_path):
+    with pytest.raises(OutputError, match="out: cannot be written"):
+        with atomic_directory(tmp_path / "out"):
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "theirs").write_text("")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["theirs"] and os.listdir(tmp_path) == ["out"]
 
 
 def test_publish_gives_the_final_name(tmp_path):

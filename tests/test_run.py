@@ -1,98 +1,28 @@
 """fastgen run with a fake engine: the same images however it is split, killed, stopped or resumed."""
 
 import json
-import multiprocessing
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from fastgen.errors import BankError, EngineError, FastgenError, Interrupted, OutputError
 from fastgen.production.run import plan, run
 from fastgen.shards.read import open_output
 from fastgen.shards.verify import verify
 from tests.fake_engine import SIZE, FakeEngine
-
-FORK = multiprocessing.get_context("fork")
-CLASSES = ("cat", "dog")
+from tests.output_folder import assert_same, images_of, shards_in
+from tests.toy_bank import FORK, start, wait_for, write_bank
 
 
 @pytest.fixture
 def bank(tmp_path):
     """Six prompt rows and one image row; with two references per class, 13 images."""
     return write_bank(tmp_path)
-
-
-def write_bank(folder, sentences=3):
-    for label, name in enumerate(CLASSES):
-        (folder / "refs" / name).mkdir(parents=True)
-        for index in range(2):
-            pixels = np.random.default_rng(10 * label + index).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "refs" / name / f"{index}.png")
-    defaults = {
-        "refs": "refs",
-        "policy": "uniform",
-        "steps": 2,
-        "guidance_scale": 2.0,
-        "negative_prompt": "lowres",
-    }
-    lines = [{"fastgen_bank": 1, "name": "toy", "classes": CLASSES, "defaults": defaults}]
-    for index in range(sentences):
-        for name in CLASSES:
-            lines.append({"id": f"{name}-{index}", "class": name, "prompt": f"a {name}, number {index}"})
-    lines.append({"id": "plain", "class": "cat", "prompt": "a cat", "lambda": None, "guidance_scale": 1.0, "seed": 5})
-    path = folder / "toy.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-def images_of(out):
-    """Row id -> image, checking that no row is there twice."""
-    output = open_output(out)
-    ids = output.column("row_id").tolist()
-    assert len(set(ids)) == len(ids)
-    return {name: output.image(i) for i, name in enumerate(ids)}
-
-
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    assert all((found[name] == expected[name]).all() for name in expected)
-
-
-def start(bank, out, **arguments):
-    """Run in a process of its own that can be killed; ends with the command's exit code."""
-
-    def child():
-        os.setsid()
-        torch.set_num_threads(1)  # a forked OpenMP pool hangs
-        try:
-            run(bank, out=out, quiet=True, **arguments)
-        except FastgenError as error:
-            print(error, file=sys.stderr)
-            os._exit(error.exit_code)
-        os._exit(0)
-
-    process = FORK.Process(target=child)
-    process.start()
-    return process
-
-
-def wait_for(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "took too long"
-        time.sleep(0.005)
-
-
-def shards_in(out):
-    return sorted(path.name for path in (out / "shards").glob("*.h5"))
 
 
 def test_the_folder_is_as_promised(bank, tmp_path):
@@ -112,6 +42,7 @@ def test_the_folder_is_as_promised(bank, tmp_path):
     assert record["counts"] == {"good": 13, "non_finite": 0, "flat": 0, "reference_failed": 0}
     assert record["command"].startswith(f"fastgen run --bank {bank} ") and record["rows"] == 13
     assert record["engine"]["fingerprint"] == "f" * 64 and "torch" in record["versions"]
+    assert record["ranks"][0]["device"] == "cpu" and "--provider" not in record["command"]
 
 
 @pytest.mark.parametrize("arguments", [{"batch": 1}, {"batch": 7}, {"shard_size": 1}, {"shard_size": 100}])
@@ -344,6 +275,7 @@ def test_no_engine_says_what_to_type(bank, tmp_path, monkeypatch):
         ({"steps": 0}, "field 'steps': got 0"),
         ({"guidance": -1}, "field 'guidance_scale': got -1"),
         ({"rank": 3}, "got --rank without --world"),
+        ({"provider": "cpu"}, "got provider 'cpu' with a loaded engine"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything(bank, tmp_path, arguments, message):

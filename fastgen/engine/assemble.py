@@ -22,7 +22,14 @@ from fastgen.engine.torch_backend import WEIGHTS, save_modules
 
 
 def fill_folder(
-    tmp: Path, model: Model, *, sources: Sources, inputs: dict[str, Any], name: str, say: Callable[[str], None]
+    tmp: Path,
+    model: Model,
+    *,
+    sources: Sources,
+    inputs: dict[str, Any],
+    name: str,
+    provider: str,
+    say: Callable[[str], None],
 ) -> EngineSpec:
     """Write everything but engine.json, open the engine, and compare it with the model.
 
@@ -32,6 +39,7 @@ def fill_folder(
         sources: where it came from.
         inputs: what the build starts from, as in `EngineSpec.inputs`.
         name: of the engine.
+        provider: where ONNX Runtime computes for the comparison.
         say: gets one line per step.
 
     Returns:
@@ -65,7 +73,7 @@ def fill_folder(
         build_command="",
     )
     say("comparing the engine with the model")
-    numbers = parity.measure(modules, open_engine(tmp, draft))
+    numbers = parity.measure(modules, open_engine(tmp, draft, provider=provider))
     parity.check(numbers, draft)
     return replace(draft, parity=numbers, files=hash_files(tmp))
 

@@ -11,12 +11,15 @@ from typing import Any
 
 from fastgen import __version__
 from fastgen.engine.embeddings import parse_embeddings
+from fastgen.engine.load import check_provider, computes_on_gpu
 from fastgen.engine.lora import parse_loras
 from fastgen.engine.model import load_model
 from fastgen.engine.model_files import Sources, find_sources
+from fastgen.engine.room import Options, check_room
 from fastgen.engine.spec import BACKENDS, PRECISIONS, SPEC_FILE, read_spec, verify_files
 from fastgen.errors import EngineError, FastgenError, OutputError
 from fastgen.files import atomic_directory
+from fastgen.lock import file_lock
 
 ENGINES = Path("engines")
 MAX_BATCH = 1024
@@ -40,6 +43,7 @@ def build(
     precision: str = "fp32",
     batch: int = 8,
     size: int | None = None,
+    provider: str = "auto",
     out: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
@@ -56,6 +60,8 @@ def build(
         precision: one of PRECISIONS: what the components compute in; inputs and outputs stay float32.
         batch: rows of every execution.
         size: side of the square images in pixels; None takes the model's own.
+        provider: where ONNX Runtime computes when the engine is compared with the model: "auto", "cpu" or "cuda". It
+            changes no file of the engine but the numbers of the comparison, so it is no reason to build again.
         out: the engine folder; None names it after the model and the options, in `engines/`. An engine that was
             built from something else gives way.
         say: gets one line per step.
@@ -64,12 +70,13 @@ def build(
         The engine folder.
 
     Raises:
-        EngineError: an option is not allowed, this machine lacks what the backend needs, or the finished engine differs
-            from the model (nothing is written).
+        EngineError: an option is not allowed, this machine lacks what the backend needs, memory or disk space among it,
+            or the finished engine differs from the model (nothing is written).
         ModelError: the model, VAE, adapter, LoRA or embedding cannot be used.
         OutputError: `out` cannot be written, or holds something that is no engine.
     """
     _check_options(backend, precision, batch, size)
+    check_provider(provider, backend)
     plan = _plan() if backend == "tensorrt" else None
     loras, embeddings = parse_loras(lora), parse_embeddings(embedding)
     places = {"config": config, "vae": vae, "ip_adapter": ip_adapter}
@@ -79,20 +86,39 @@ def build(
     options["size"] = size or defaults["size"]
     inputs = {**sources.to_json(), **options, **_environment(backend), "plan": plan}
     folder = Path(out) if out is not None else ENGINES / engine_name(sources, **options)
+    once = {"model": model, **places, **options, "provider": None if provider == "auto" else provider, "out": out}
+    command = _command(once, {"lora": lora, "embedding": embedding})
     differing = _difference(folder, inputs)
-    if differing == "":
-        say(f"{folder} is up to date: it was built from the same files with the same options")
-        return folder
-    if differing is not None:
-        say(f"{folder} is built again: {differing}")
+    if differing != "":
+        waiting = f"{folder} is being built by another process; waiting for it"
+        with file_lock(folder.with_name(f".{folder.name}.lock"), on_wait=lambda: say(waiting)):
+            differing = _difference(folder, inputs)  # whoever held the lock may have built it
+            if differing != "":
+                if differing is not None:
+                    say(f"{folder} is built again: {differing}")
+                room = Options(**options, on_gpu=computes_on_gpu(backend, provider))
+                check_room(sources, folder, room)
+                return _build(folder, sources, inputs=inputs, command=command, provider=provider, say=say)
+    say(f"{folder} is up to date: it was built from the same files with the same options")
+    return folder
+
+
+def _build(
+    folder: Path,
+    sources: Sources,
+    *,
+    inputs: dict[str, Any],
+    command: str,
+    provider: str,
+    say: Callable[[str], None],
+) -> Path:
+    """Load, fuse, export, compare and publish; returns the folder."""
     from fastgen.engine.assemble import fill_folder
 
     say(f"loading {sources.id}")
     loaded = load_model(sources)
     with atomic_directory(folder, replace=True) as tmp:
-        spec = fill_folder(tmp, loaded, sources=sources, inputs=inputs, name=folder.name, say=say)
-        repeated = {"lora": lora, "embedding": embedding}
-        command = _command({"model": model, **places, **options, "out": out}, repeated)
+        spec = fill_folder(tmp, loaded, sources=sources, inputs=inputs, name=folder.name, provider=provider, say=say)
         replace(spec, build_command=command).write(tmp)
     say(f"{folder} is ready, fingerprint {spec.fingerprint[:12]}")
     return folder

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastgen.engine.embeddings import expand_prompts
 from fastgen.engine.precision import EXACT_DECODER
-from fastgen.engine.spec import EngineSpec, read_spec, verify_files
+from fastgen.engine.spec import PROVIDERS, EngineSpec, read_spec, verify_files
 from fastgen.errors import EngineError
 
 if TYPE_CHECKING:
@@ -139,33 +139,64 @@ class Engine:
         return f"engine {self.spec.name} has no IP-Adapter and takes no reference images; build one with --ip-adapter"
 
 
-def load_engine(path: str | Path, *, backend: str | None = None, threads: int = 0) -> Engine:
+def load_engine(path: str | Path, *, backend: str | None = None, threads: int = 0, provider: str = "auto") -> Engine:
     """Open an engine after checking that it is the one that was built.
 
     Args:
         path: the engine folder.
         backend: the backend it must be for; None takes whichever it was built for.
         threads: CPU threads inside one operator; 0 leaves it to the backend.
+        provider: where ONNX Runtime computes: "auto", "cpu" or "cuda".
 
     Raises:
-        EngineError: no engine, files differ from the build, or it is for another backend; says how to rebuild.
+        EngineError: no engine, files differ from the build, or it is for another backend; says how to rebuild. Or the
+            provider cannot be used.
     """
     folder = Path(path)
     spec = read_spec(folder)
     if backend is not None and backend != spec.backend:
         command = spec.build_command.replace(f"--backend {spec.backend}", f"--backend {backend}")
         raise EngineError(f"engine {folder} was built for {spec.backend}, not {backend}; build that one: {command}")
+    check_provider(provider, spec.backend)
     verify_files(folder, spec)
-    return open_engine(folder, spec, threads=threads)
+    return open_engine(folder, spec, threads=threads, provider=provider)
 
 
-def open_engine(folder: Path, spec: EngineSpec, *, threads: int = 0) -> Engine:
+def check_provider(provider: str, backend: str) -> None:
+    """Check that a provider can be used here, before anything expensive.
+
+    Raises:
+        EngineError: no such provider, one for a backend that has none, or cuda where something is missing for it.
+    """
+    if provider not in PROVIDERS:
+        raise EngineError(f"provider: got {provider!r}, allowed: {', '.join(PROVIDERS)}")
+    if provider != "auto" and backend != "onnxruntime":
+        raise EngineError(
+            f"--provider {provider} is for engines of the backend onnxruntime, and this one is for {backend}, which "
+            "takes the GPU if there is one: leave it out"
+        )
+    if provider == "cuda":
+        from fastgen.engine.ort_backend import require_cuda
+
+        require_cuda()
+
+
+def computes_on_gpu(backend: str, provider: str) -> bool:
+    """Whether an engine opened here would compute on a GPU."""
+    if backend == "onnxruntime":
+        from fastgen.engine.ort_backend import can_use_cuda
+
+        return provider != "cpu" and can_use_cuda()
+    return backend == "tensorrt" or torch.cuda.is_available()
+
+
+def open_engine(folder: Path, spec: EngineSpec, *, threads: int = 0, provider: str = "auto") -> Engine:
     """Open an engine folder without comparing its files with `spec`; the build does this before the spec is final."""
     backend: Backend
     if spec.backend == "onnxruntime":
         from fastgen.engine.ort_backend import OrtBackend
 
-        backend = OrtBackend(folder, spec, threads=threads)
+        backend = OrtBackend(folder, spec, threads=threads, provider=provider)
     elif spec.backend == "torch":
         from fastgen.engine.torch_backend import TorchBackend
 

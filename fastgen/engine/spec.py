@@ -20,6 +20,7 @@ FORMAT = 2
 SPEC_FILE = "engine.json"
 BACKENDS = ("onnxruntime", "tensorrt", "torch")
 PRECISIONS = ("fp32", "fp16", "bf16")
+PROVIDERS = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

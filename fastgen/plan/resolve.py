@@ -112,10 +112,19 @@ def count_rows(bank: Bank, references: References, *, limit: int | None = None) 
     """
     total = 0
     for _, row in bank.rows():
-        total += len(references.of_class(row.class_)) if _is_paired(row, bank.header, references) else 1
+        total += planned_count(row, bank.header, references)
         if limit is not None and total >= limit:
             return limit
     return total
+
+
+def planned_count(row: Row, header: Header, references: References) -> int:
+    """How many image rows a row of the bank becomes.
+
+    Raises:
+        ReferenceImageError: it has no reference.
+    """
+    return len(references.of_class(row.class_)) if _is_paired(row, header, references) else 1
 
 
 def reference_check(references: References, header: Header) -> Callable[[Row], list[FieldProblem]]:

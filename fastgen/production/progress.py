@@ -13,19 +13,19 @@ class RunProgress:
     """Counts images; a context manager.
 
     Attributes:
+        rows: rows of this rank in all; None while the plan is not finished.
         made: images finished since the start of this process.
         failed: those of them that have a status other than good.
     """
 
-    def __init__(self, *, rows: int, done: int, quiet: bool = False) -> None:
-        """Prepare.
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Prepare; `expect` says how much there is to do.
 
         Args:
-            rows: rows of this rank in all.
-            done: those that were on the disk before.
             quiet: show nothing.
         """
-        self.rows, self._before = rows, done
+        self.rows: int | None = None
+        self._before = 0
         self.made = self.failed = 0
         self._quiet = quiet
         self._start = time.perf_counter()
@@ -38,7 +38,7 @@ class RunProgress:
         if not self._quiet and sys.stderr.isatty():
             self._bar = _bar()
             self._bar.start()
-            self._task = self._bar.add_task("images", total=self.rows, completed=self._before, rate="")
+            self._task = self._bar.add_task("images", total=self.rows, completed=self.done, rate="")
         return self
 
     def __exit__(
@@ -47,6 +47,22 @@ class RunProgress:
         """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.stop()
+
+    def expect(self, rows: int | None, *, there: int) -> None:
+        """Say what there is to do.
+
+        Args:
+            rows: rows of this rank in all, or None if nobody knows yet.
+            there: rows on the disk now, those made by this process included.
+        """
+        self.rows, self._before = rows, there - self.made
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=rows, completed=self.done)
+
+    @property
+    def done(self) -> int:
+        """Rows that are finished, before and by this process."""
+        return self._before + self.made
 
     @property
     def seconds(self) -> float:
@@ -69,12 +85,12 @@ class RunProgress:
     def shard(self, name: str, rows: int) -> None:
         """Say that a shard is on the disk."""
         if self._bar is None and not self._quiet:
-            left = self.rows - self._before - self.made
             trouble = f", {self.failed} failed" if self.failed else ""
-            self.say(
-                f"{name}: {rows} images; {self._before + self.made} of {self.rows} done{trouble}, "
-                f"{self.rate:.3g} images/s, {_clock(left / max(self.rate, 1e-9))} left"
-            )
+            of, left = "", ""
+            if self.rows is not None:
+                of = f" of {self.rows}"
+                left = f", {_clock((self.rows - self.done) / max(self.rate, 1e-9))} left"
+            self.say(f"{name}: {rows} images; {self.done}{of} done{trouble}, {self.rate:.3g} images/s{left}")
 
     def say(self, line: str) -> None:
         """Print one line above the bar, or plainly."""

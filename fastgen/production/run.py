@@ -1,27 +1,23 @@
 """`fastgen run` and `fastgen plan`: a bank in, an output folder of shards (or the resolved rows) out.
 
 The order of files is what survives a crash: plan.json and plan.jsonl first, then one shard after the other, then
-run.json. Running again reads what is there and makes the rest.
+run.json. Running again reads what is there and makes the rest. A bank that takes minutes to check is checked and
+planned in another process meanwhile; until that has passed, no shard has a final name.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgen.bank.read import open_bank
+from fastgen.engine.load import check_provider
 from fastgen.errors import FastgenError, OutputError
-from fastgen.job import Job, StopSignal, job_share
+from fastgen.job import StopSignal, job_share
+from fastgen.production.bank_check import BankCheck, Order, is_long, is_long_plan
+from fastgen.production.plan_file import count_lines, write_plan
 from fastgen.production.progress import say
-from fastgen.production.setup import (
-    Arguments,
-    EngineFacts,
-    check_everything,
-    count_lines,
-    engine_facts,
-    planned_rows,
-    signature_of,
-    write_plan,
-)
+from fastgen.production.setup import Arguments, EngineFacts, check_everything, engine_facts, planned_rows, signature_of
 from fastgen.production.work import RunReport, Work
 from fastgen.records import Row
 from fastgen.shards.layout import Layout, check_signature, rank_lock
@@ -52,11 +48,28 @@ def plan(
     Args: as `run`.
 
     Raises:
-        FastgenError: as `run`; the bank is checked before the first row.
+        FastgenError: as `run`. A bank of at most 100 000 rows is checked before the first row; a longer one meanwhile,
+            and what is wrong with it is raised while iterating, at the latest after the last row.
     """
     arguments = _arguments(bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip)
     facts = engine_facts(engine)
-    return planned_rows(arguments, check_everything(arguments, facts), facts)
+    if is_long(arguments.bank):
+        return _plan_unchecked(arguments, facts)
+    return planned_rows(arguments, check_everything(arguments, facts)[0], facts)
+
+
+def _plan_unchecked(arguments: Arguments, facts: EngineFacts) -> Iterator[Row]:
+    rows = planned_rows(arguments, open_bank(arguments.bank), facts)
+    with BankCheck(Order(arguments=arguments, facts=facts)) as check:
+        try:
+            for number, row in enumerate(rows):
+                if number % 1000 == 0:
+                    check.passed()
+                yield row
+        except FastgenError:
+            check.wait()  # it lists more than this one problem
+            raise
+        check.wait()
 
 
 def run(
@@ -74,6 +87,7 @@ def run(
     steps: int | None = None,
     guidance: float | None = None,
     scheduler: str | None = None,
+    provider: str = "auto",
     shard_size: int = SHARD_SIZE,
     limit: int | None = None,
     clip: str | None = None,
@@ -96,6 +110,7 @@ def run(
         steps: denoising steps of every row; None: as the row, the bank or the model says.
         guidance: guidance scale of every row, likewise.
         scheduler: of every row, likewise.
+        provider: where ONNX Runtime computes: "auto" (on the GPU if it can), "cpu" or "cuda".
         shard_size: rows per shard.
         limit: stop the plan after that many rows.
         clip: scores references for AGS: a folder, or NAME=WEIGHTS of open_clip; None takes the model's own.
@@ -115,6 +130,10 @@ def run(
             raise FastgenError(f"got {name} {value}; allowed: 1 or more")
     job = job_share(rank, world)
     facts = engine_facts(engine)
+    if facts.folder is not None:
+        check_provider(provider, facts.spec.backend)
+    elif provider != "auto":
+        raise FastgenError(f"got provider {provider!r} with a loaded engine: give it to load_engine")
     layout = Layout(Path(out) if out is not None else Path("out") / arguments.bank.stem)
     if layout.out.exists() and not layout.out.is_dir():
         raise OutputError(f"{layout.out}: is a file; give a folder with --out")
@@ -122,20 +141,22 @@ def run(
     if job.world > 1 or job.source != "one process":
         tell(str(job))
     with StopSignal() as stop:
-        signature = _ensure_plan(arguments, facts, layout, job=job, shard_size=shard_size, stop=stop, tell=tell)
-        identity = identity_of(signature)
-        with rank_lock(layout, job.rank):
-            loaded = None if engine is None or isinstance(engine, str | Path) else engine
+        signature = signature_of(arguments, open_bank(arguments.bank), facts, world=job.world, shard_size=shard_size)
+        is_planned = _ensure_plan(arguments, facts, layout, signature=signature, stop=stop, tell=tell)
+        order = Order(arguments=arguments, facts=facts, layout=layout, signature=signature)
+        with rank_lock(layout, job.rank), nullcontext() if is_planned else BankCheck(order) as check:
             work = Work(
                 arguments=arguments,
                 facts=facts,
                 layout=layout,
-                identity=identity,
+                identity=identity_of(signature),
                 signature=signature,
                 job=job,
+                check=check,
                 batch=batch,
+                provider=provider,
                 stop=stop,
-                engine=loaded,
+                engine=None if engine is None or isinstance(engine, str | Path) else engine,
                 quiet=quiet,
             )
             return work.finish()
@@ -146,20 +167,21 @@ def _ensure_plan(
     facts: EngineFacts,
     layout: Layout,
     *,
-    job: Job,
-    shard_size: int,
+    signature: dict[str, Any],
     stop: StopSignal,
     tell: Callable[[str], None],
-) -> dict[str, Any]:
-    """Make the plan unless it is there; returns the content of plan.json."""
-    bank = open_bank(arguments.bank)
-    signature = signature_of(arguments, bank, facts, world=job.world, shard_size=shard_size)
+) -> bool:
+    """Make the plan unless it is there, or too long to wait for; tells whether it is there now."""
     if check_signature(layout, signature) and layout.plan.exists():
-        return signature
-    bank = check_everything(arguments, facts)
-    write_plan(layout, signature, planned_rows(arguments, bank, facts), check=stop.check)
-    tell(f"{layout.plan}: {count_lines(layout.plan)} rows planned")
-    return signature
+        return True
+    if not is_long(arguments.bank):
+        bank, rows = check_everything(arguments, facts, check=stop.check)
+        if not is_long_plan(rows):
+            write_plan(layout, signature, planned_rows(arguments, bank, facts), check=stop.check)
+            tell(f"{layout.plan}: {count_lines(layout.plan)} rows planned")
+            return True
+    tell(f"{arguments.bank}: shards get their final names when its many rows are all checked and planned")
+    return False
 
 
 def _arguments(

@@ -1,28 +1,22 @@
 """Everything before the first image: the arguments, the bank, the references, the engine and the plan."""
 
 import json
-import os
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgen.bank.read import Bank, check_bank, open_bank
 from fastgen.engine.spec import EngineSpec, read_spec
 from fastgen.errors import EngineError, FastgenError, FieldProblem
-from fastgen.fields import parse_object
-from fastgen.files import atomic_file
 from fastgen.generate.batch import complete_row, engine_defaults, engine_problems
 from fastgen.generate.schedulers import scheduler_name
 from fastgen.plan.references import Reference, References, find_references
-from fastgen.plan.resolve import check_values, parse_policy, plan_rows, reference_check
+from fastgen.plan.resolve import check_values, parse_policy, plan_rows, planned_count, reference_check
 from fastgen.production.engines import find_engine
 from fastgen.records import Header, Row
-from fastgen.shards.layout import PLAN_FORMAT, Layout, publish_first, write_signature
-from fastgen.shards.schema import PlanRow
+from fastgen.shards.layout import PLAN_FORMAT
 
 if TYPE_CHECKING:
     from fastgen.engine.load import Engine
@@ -145,8 +139,18 @@ def references_of(bank: Bank, arguments: Arguments) -> References:
     return find_references(arguments.refs, bank.header, bank_dir=folder, shots=arguments.shots, seed=arguments.seed)
 
 
-def check_everything(arguments: Arguments, facts: EngineFacts) -> Bank:
-    """Look at every line of the bank and list all that stands in the way, before anything is generated.
+def check_everything(
+    arguments: Arguments, facts: EngineFacts, *, check: Callable[[], None] = lambda: None
+) -> tuple[Bank, int]:
+    """Look at every line of the bank and list all that stands in the way.
+
+    Args:
+        arguments: of the run.
+        facts: of the engine.
+        check: called for every good row; raises to stop (a signal came in).
+
+    Returns:
+        The bank, and how many image rows its plan will have.
 
     Raises:
         BankError: with up to 20 problems of the bank.
@@ -156,13 +160,18 @@ def check_everything(arguments: Arguments, facts: EngineFacts) -> Bank:
     references = references_of(Bank(arguments.bank, header), arguments)
     given = {name: value for name, value in arguments.overrides.items() if value is not None}
     defaults = {**facts.defaults, **header.row_defaults(), **given}
-
     reference_problems = reference_check(references, header)
+    count = 0
 
     def row_check(row: Row) -> list[FieldProblem]:
-        return [*reference_problems(row), *engine_problems(row.with_defaults(defaults), facts.spec)]
+        nonlocal count
+        check()
+        problems = reference_problems(row)
+        count += 0 if problems else planned_count(row, header, references)
+        return [*problems, *engine_problems(row.with_defaults(defaults), facts.spec)]
 
-    return check_bank(arguments.bank, refs=arguments.refs, row_check=row_check)
+    bank = check_bank(arguments.bank, refs=arguments.refs, row_check=row_check)
+    return bank, count if arguments.limit is None else min(count, arguments.limit)
 
 
 def planned_rows(arguments: Arguments, bank: Bank, facts: EngineFacts) -> Iterator[Row]:
@@ -226,74 +235,3 @@ def signature_of(
         "world": world,
         "shard_size": shard_size,
     }
-
-
-def write_plan(layout: Layout, signature: dict[str, Any], rows: Iterator[Row], *, check: Callable[[], None]) -> None:
-    """Write plan.jsonl and plan.json; when several ranks do so at once, all take the first one's.
-
-    Args:
-        layout: the output folder.
-        signature: content of plan.json.
-        rows: resolved and complete, streamed.
-        check: called for every row; raises to stop (a signal came in).
-
-    Raises:
-        OutputError: the folder cannot be written, or was started with something else meanwhile.
-    """
-    layout.out.mkdir(parents=True, exist_ok=True)
-    tmp = layout.out / f".plan.jsonl.{os.getpid()}.part"
-    try:
-        with atomic_file(tmp) as handle:
-            for row in rows:
-                check()
-                handle.write(json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        write_signature(layout, signature)
-        publish_first(tmp, layout.plan)
-    finally:
-        with suppress(OSError):
-            tmp.unlink(missing_ok=True)
-
-
-class PlanReader:
-    """Reads plan.jsonl once from front to back, parsing only the lines that are asked for."""
-
-    def __init__(self, layout: Layout, header: Header) -> None:
-        """Open the plan.
-
-        Args:
-            layout: the output folder.
-            header: of the bank.
-        """
-        self._path = layout.plan
-        self._header = header
-        self._handle = open(layout.plan, encoding="utf-8", newline="\n")  # noqa: SIM115 (closed in close)
-        self._next = 0
-
-    def take(self, indices: list[int]) -> list[PlanRow]:
-        """Return the rows with these numbers: ascending, and above those of the call before.
-
-        Raises:
-            FastgenError: the plan was changed by hand.
-        """
-        found = []
-        for index in indices:
-            line = next(islice(self._handle, index - self._next, None), None)
-            self._next = index + 1
-            if line is None:
-                raise FastgenError(f"{self._path}: ends before row {index}; delete the output folder and run again")
-            line = line.removesuffix("\n")
-            try:
-                found.append(PlanRow(index=index, line=line, row=Row.from_json(parse_object(line), self._header)))
-            except FastgenError as error:
-                raise FastgenError(f"{self._path}:{index + 1}: {error}; the plan was changed by hand") from error
-        return found
-
-    def close(self) -> None:
-        """Close the file."""
-        self._handle.close()
-
-
-def count_lines(path: Path) -> int:
-    """Number of lines of a file, reading it in pieces of 1 MiB."""
-    with open(path, "rb") as handle:
-        return sum(piece.count(b"\n") for piece in iter(lambda: handle.read(1 << 20), b""))

@@ -1,25 +1,32 @@
 """One rank's share of a run: what it has, what it lacks, the making of it, and the report."""
 
 import platform
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgen import __version__
 from fastgen.bank.read import open_bank
 from fastgen.engine.load import load_engine
+from fastgen.errors import FastgenError, Interrupted, OutputError
 from fastgen.generate.encode import Encoder
 from fastgen.generate.run import generate
 from fastgen.job import Job, StopSignal
+from fastgen.production.bank_check import BankCheck
+from fastgen.production.disk import check_disk
+from fastgen.production.plan_file import PlanReader, PlanStream, count_lines
 from fastgen.production.progress import RunProgress
-from fastgen.production.setup import Arguments, EngineFacts, PlanReader, count_lines, references_of
+from fastgen.production.setup import Arguments, EngineFacts, planned_rows, references_of
 from fastgen.shards.layout import (
     RUN_FORMAT,
+    UNCHECKED,
     Layout,
     Progress,
     finish_rank,
@@ -30,7 +37,8 @@ from fastgen.shards.layout import (
     scan,
 )
 from fastgen.shards.read import ShardFile
-from fastgen.shards.schema import GOOD, STATUS_NAMES, PlanRow, RunIdentity, rank_rows
+from fastgen.shards.schema import GOOD, STATUS_NAMES, PlanRow, RunIdentity, rank_rows, shard_indices
+from fastgen.shards.unchecked import discard, promote, refuse_foreign
 from fastgen.shards.write import ShardWriter
 
 if TYPE_CHECKING:
@@ -82,14 +90,13 @@ class _Tools:
 
     engine: "Engine"
     encoder: Encoder
-    plan: PlanReader
     writer: ShardWriter
     progress: RunProgress
 
 
 @dataclass(kw_only=True)
 class Work:
-    """One rank of a run whose plan is written and whose lock is held.
+    """One rank of a run whose lock is held, and whose plan is written or being written.
 
     Args:
         arguments: as the user typed them.
@@ -98,7 +105,9 @@ class Work:
         identity: what the shards of the run have in common.
         signature: content of plan.json.
         job: rank and world.
+        check: of a long bank, which writes the plan meanwhile; None when the plan is there.
         batch: rows denoised together, or None.
+        provider: where ONNX Runtime computes.
         stop: asked between batches.
         engine: a loaded engine, or None to load it when there is something to make.
         quiet: print nothing.
@@ -110,10 +119,14 @@ class Work:
     identity: RunIdentity
     signature: dict[str, Any]
     job: Job
+    check: BankCheck | None
     batch: int | None
+    provider: str
     stop: StopSignal
     engine: "Engine | None"
     quiet: bool
+    _device: str | None = field(default=None, init=False)
+    """Where images were made; None while there are none of this process."""
 
     @cached_property
     def total(self) -> int:
@@ -129,15 +142,24 @@ class Work:
         """Make what is missing, then write the reports.
 
         Raises:
-            Interrupted: a signal came in; the rows made so far are published.
+            Interrupted: a signal came in; the rows made so far are saved.
+            FastgenError: the check found something; no shard has got its final name.
         """
-        before = self._scan()
-        progress = RunProgress(rows=self.rows, done=before.rows, quiet=self.quiet)
-        if before.rows < self.rows:
-            reopen(self.layout, self.job.rank)
-            if before.rows:
-                progress.say(f"{before.rows} of {self.rows} rows are there already")
-            self._make(before, progress)
+        progress = RunProgress(quiet=self.quiet)
+        with ExitStack() as stack:
+            tools = None
+            if self.check is not None:
+                tools = stack.enter_context(self._tools(progress))
+                self._make_unchecked(self.check, tools)
+            promote(self.layout, self.job.rank)
+            before = self._scan()
+            progress.expect(self.rows, there=before.rows)
+            if before.rows < self.rows:
+                check_disk(self.layout, self.identity, before, rank=self.job.rank, rows=self.total)
+                reopen(self.layout, self.job.rank)
+                if progress.done > progress.made:
+                    progress.say(f"{before.rows} of {self.rows} rows are there already")
+                self._make(before, tools or stack.enter_context(self._tools(progress)))
         after = self._scan() if progress.made else before
         assert after.rows == self.rows, "every shard was published"
         seconds = round(progress.seconds, 3) if progress.made else 0.0
@@ -160,41 +182,86 @@ class Work:
     def _scan(self) -> Progress:
         return scan(self.layout, self.identity, rank=self.job.rank, rows=self.total)
 
-    def _make(self, before: Progress, progress: RunProgress) -> None:
+    def _make_unchecked(self, check: BankCheck, tools: _Tools) -> None:
+        """Make shards that wait for the check, until it has passed or the rank's share of the plan ends."""
+        rank = self.job.rank
+        refuse_foreign(self.layout, self.identity, rank)
+        before = scan(self.layout, self.identity, rank=rank, rows=sys.maxsize, unchecked=True)
+        limit = self.arguments.limit
+        least = count_lines(self.arguments.bank, limit=limit) - 1  # every row becomes at least one image
+        check_disk(self.layout, self.identity, before, rank=rank, rows=least if limit is None else min(least, limit))
+        tools.progress.expect(None, there=before.rows)
+        bank = open_bank(self.arguments.bank)
+        plan = PlanStream(planned_rows(self.arguments, bank, self.facts), bank.header)
+        try:
+            for shard in count():
+                if check.passed():
+                    return
+                missing = missing_indices(before, shard, self._indices(shard))
+                if planned := plan.take(missing):
+                    self._make_shard(shard, planned, before, tools=tools)
+                if len(planned) < len(missing):
+                    break
+            check.wait(self.stop)
+        except (Interrupted, OutputError):
+            raise
+        except FastgenError:
+            # What stops one row here is one of the problems that the check will list.
+            self._let_fail(check)
+            raise
+
+    def _let_fail(self, check: BankCheck) -> None:
+        """Wait for the check of a bank that cannot pass, which raises, and delete what was made of it."""
+        try:
+            check.wait(self.stop)
+        except (Interrupted, OutputError):
+            raise
+        except FastgenError:
+            discard(self.layout, self.job.rank)
+            raise
+
+    def _indices(self, shard: int) -> range:
+        """Plan indices of a shard of this rank in a plan without end."""
+        world, size = self.job.world, self.identity.shard_size
+        return shard_indices(self.job.rank, shard, world=world, shard_size=size, rows=sys.maxsize)
+
+    def _make(self, before: Progress, tools: _Tools) -> None:
         """Make every missing row, shard by shard."""
-        with self._tools(progress) as tools:
+        plan = PlanReader(self.layout, open_bank(self.arguments.bank).header)
+        try:
             for shard, indices in rank_shards(self.identity, rank=self.job.rank, rows=self.total):
                 if missing := missing_indices(before, shard, indices):
-                    self._make_shard(shard, tools.plan.take(missing), before, tools=tools)
+                    self._make_shard(shard, plan.take(missing), before, tools=tools)
+        finally:
+            plan.close()
         if cut := tools.encoder.counts["prompts_cut"]:
             length = tools.engine.tokenizer.model_max_length
-            progress.say(f"{cut} prompts are longer than the {length} tokens that are read")
+            tools.progress.say(f"{cut} prompts are longer than the {length} tokens that are read")
 
     @contextmanager
     def _tools(self, progress: RunProgress) -> Iterator[_Tools]:
         self.stop.check()
-        engine = self.engine or load_engine(self.facts.folder or "")
-        bank = open_bank(self.arguments.bank)
-        encoder = Encoder(engine, references_of(bank, self.arguments).load)
-        plan = PlanReader(self.layout, bank.header)
-        try:
-            with progress, ShardWriter(self.identity, rank=self.job.rank) as writer:
-                yield _Tools(engine=engine, encoder=encoder, plan=plan, writer=writer, progress=progress)
-        finally:
-            plan.close()
+        engine = self.engine or load_engine(self.facts.folder or "", provider=self.provider)
+        self._device = str(engine.device)
+        encoder = Encoder(engine, references_of(open_bank(self.arguments.bank), self.arguments).load)
+        with progress, ShardWriter(self.identity, rank=self.job.rank) as writer:
+            yield _Tools(engine=engine, encoder=encoder, writer=writer, progress=progress)
 
     def _make_shard(self, shard: int, planned: list[PlanRow], before: Progress, *, tools: _Tools) -> None:
         """Make the missing rows of one shard and publish what was made, also when a signal came in."""
         progress, made = tools.progress, tools.progress.made
+        check = None if progress.rows is not None else self.check
         short = self.layout.shard(self.job.rank, shard, before.next_part.get(shard, 0))
         path = short if before.begun.get(shard) else self.layout.shard(self.job.rank, shard)
+        if check is not None:
+            path, short = (name.with_name(name.name + UNCHECKED) for name in (path, short))
         tools.writer.begin(path, planned, short=short, shard=shard)
         samples = generate(
             [one.row for one in planned],
             tools.engine,
             tools.encoder,
             batch=self.batch,
-            should_stop=lambda: self.stop.requested,
+            should_stop=lambda: self.stop.requested or (check is not None and check.has_failed),
         )
         for sample in samples:
             tools.writer.write(sample)
@@ -202,10 +269,11 @@ class Work:
         written = tools.writer.finish()
         if written is not None:
             progress.shard(written.name, progress.made - made)
-        done = before.rows + progress.made
-        if done < self.rows:
-            left = f"{done} of {self.rows} rows are saved in {self.layout.out}, {self.rows - done} are left"
-            self.stop.check(left)
+        if progress.rows is None:
+            self.stop.check(f"{progress.done} rows are saved in {self.layout.out}, the bank is not checked yet")
+        elif progress.done < progress.rows:
+            left = f"{progress.done} of {self.rows} rows are saved in {self.layout.out}"
+            self.stop.check(f"{left}, {self.rows - progress.done} are left")
 
     def _report(self, after: Progress, *, made: int, seconds: float) -> bool:
         """Write this rank's report, and run.json if it is the last one; tells whether run.json is there."""
@@ -213,6 +281,7 @@ class Work:
             "rank": self.job.rank,
             "counts": after.status,
             "made": made,
+            "device": self._device,
             "seconds": seconds,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "shards": after.files,
@@ -222,6 +291,7 @@ class Work:
             "out": self.layout.out,
             "shard_size": self.identity.shard_size,
             "world": self.job.world if self.job.world > 1 else None,
+            "provider": self.provider if self.provider != "auto" else None,
         }
         names = ("bank", "engine", "seed", "arguments", "world", "shard_size")
         common = {

@@ -4,6 +4,7 @@ out/plan.json              what decides the images: bank, engine, seed, argument
 changed out/plan.jsonl             the resolved rows, one per image
 out/shards/00003-r001.h5   fourth shard of rank 1
 out/shards/00003-r001-p0.h5, -p1.h5   the same shard in parts, when the run was stopped by a signal inside it
+out/shards/00003-r001.h5.unchecked   whole, but the check of the bank still goes on
 out/run-r001.json          rank 1 has finished (only with --world > 1)
 out/run.json               every rank has finished
 """
@@ -27,6 +28,8 @@ from fastgen.shards.write import leftovers
 PLAN_FORMAT = 1
 RUN_FORMAT = 1
 SHARD_NAME = re.compile(r"(\d{5,})-r(\d{3,})(?:-p(\d+))?\.h5")
+UNCHECKED = ".unchecked"
+"""Ends the name of a whole shard that waits for the check of the bank (see `unchecked`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,17 @@ class Layout:
         suffix = "" if part is None else f"-p{part}"
         return self.shards / f"{shard:05d}-r{rank:03d}{suffix}.h5"
 
-    def shard_files(self, rank: int | None = None) -> list[tuple[int, int, Path]]:
-        """(rank, shard, path) of every file with a final name, sorted; of one rank or of all."""
+    def shard_files(self, rank: int | None = None, *, unchecked: bool = False) -> list[tuple[int, int, Path]]:
+        """(rank, shard, path) of every file with a final name, sorted; of one rank or of all.
+
+        Args:
+            rank: whose files; None for all.
+            unchecked: also those that wait for the check of the bank.
+        """
         found = []
         if self.shards.is_dir():
             for entry in os.scandir(self.shards):
-                match = SHARD_NAME.fullmatch(entry.name)
+                match = SHARD_NAME.fullmatch(entry.name.removesuffix(UNCHECKED) if unchecked else entry.name)
                 if match and rank in (None, int(match[2])):
                     found.append((int(match[2]), int(match[1]), int(match[3] or 0), Path(entry.path)))
         return [(owner, shard, path) for owner, shard, _, path in sorted(found)]
@@ -175,7 +183,7 @@ class Progress:
     files: list[dict[str, Any]]
 
 
-def scan(layout: Layout, identity: RunIdentity, *, rank: int, rows: int) -> Progress:
+def scan(layout: Layout, identity: RunIdentity, *, rank: int, rows: int, unchecked: bool = False) -> Progress:
     """Read what the rank's finished files hold, checking that each belongs to this run.
 
     Args:
@@ -183,12 +191,13 @@ def scan(layout: Layout, identity: RunIdentity, *, rank: int, rows: int) -> Prog
         identity: what the files must say.
         rank: whose files.
         rows: of the whole plan.
+        unchecked: count files that wait for the check of the bank.
 
     Raises:
         OutputError: a file is damaged, belongs to another run, or holds rows that are not its own.
     """
     progress = Progress(rows=0, complete=set(), begun={}, next_part={}, status=status_counts([]), files=[])
-    for _, shard, path in layout.shard_files(rank):
+    for _, shard, path in layout.shard_files(rank, unchecked=unchecked):
         expected = shard_indices(rank, shard, world=identity.world, shard_size=identity.shard_size, rows=rows)
         known = progress.begun.setdefault(shard, set())
         with ShardFile(path) as file:
@@ -207,7 +216,7 @@ def scan(layout: Layout, identity: RunIdentity, *, rank: int, rows: int) -> Prog
         if len(known) == len(expected):
             progress.complete.add(shard)
             progress.begun[shard] = set()  # ten million rows need no memory
-        if (match := SHARD_NAME.fullmatch(path.name)) and match[3] is not None:
+        if (match := SHARD_NAME.fullmatch(path.name.removesuffix(UNCHECKED))) and match[3] is not None:
             progress.next_part[shard] = int(match[3]) + 1
         progress.rows += len(indices)
         for name, count in counts.items():

@@ -10,7 +10,7 @@ import numpy as np
 from fastgen.errors import OutputError
 from fastgen.fields import parse_object
 from fastgen.records import Header, Row
-from fastgen.shards.layout import SHARD_NAME, Layout, missing_ranks, plan_id, read_json, read_signature
+from fastgen.shards.layout import SHARD_NAME, UNCHECKED, Layout, missing_ranks, plan_id, read_json, read_signature
 from fastgen.shards.read import ShardFile
 from fastgen.shards.schema import (
     COLUMNS,
@@ -202,6 +202,8 @@ def _check_strangers(layout: Layout) -> Iterator[str]:
         for path in sorted(layout.shards.glob("*.h5")):
             if not SHARD_NAME.fullmatch(path.name):
                 yield f"{path.name}: not the name of a shard; move it out of shards/"
+        for path in sorted(layout.shards.glob(f"*{UNCHECKED}")):
+            yield f"{path.name}: waits for the check of the bank; run the same command again, it is then renamed"
 
 
 def _named(names: list[str], *, total: int | None = None) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -206,3 +208,32 @@ def test_several_adapters_need_a_choice(model_copy):
     with pytest.raises(ModelError, match=r"several IP-Adapters.*ip-adapter_tiny\.safetensors, second\.safetensors"):
         find_sources(model_copy)
     assert find_sources(model_copy, ip_adapter="second.safetensors").adapter == folder / "second.safetensors"
+
+
+BUILD = (
+    "import sys; from fastgen.engine.build import build; build(sys.argv[1], backend='torch', batch=2, out=sys.argv[2])"
+)
+
+
+def test_processes_that_build_the_same_engine_at_once_build_it_once(tiny_model, tmp_path):
+    out = tmp_path / "engines" / "tiny"
+    words = [sys.executable, "-c", BUILD, str(tiny_model), str(out)]
+    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    ends = sorted(text.splitlines()[-1].removeprefix(f"{out} is ").split()[0] for text in said)
+    assert ends == ["ready,", "up", "up"], said
+    assert load_engine(out).spec.backend == "torch"
+    assert [path.name for path in out.parent.iterdir()] == ["tiny"]
+
+
+def test_a_build_that_is_killed_is_in_nobodys_way(tiny_model, tmp_path):
+    out = tmp_path / "engines" / "tiny"
+    words = [sys.executable, "-c", BUILD, str(tiny_model), str(out)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading tiny\n"
+        process.kill()
+    assert not out.exists()
+    build(tiny_model, backend="torch", batch=2, out=out, say=silent)
+    assert load_engine(out).spec.backend == "torch"
