@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,33 @@ def ceiling() -> dict[str, float]:
         "matmul_tflops": round(2 * side**3 / product / 1e12, 2),
         "copy_gb_per_second": round(2 * long.nbytes / copy / 1e9, 1),
     }
+
+
+def attention() -> dict[str, dict[str, float]]:
+    """Milliseconds of PyTorch's attention kernels for the layers of Stable Diffusion 1.5 at 512 x 512, 32 rows, fp16.
+
+    Returns:
+        "queries x keys x width of a head" -> kernel -> milliseconds; a kernel that does not take the shape is left
+        out. Nothing without a GPU.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    kernels = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+    kernels |= {"efficient": SDPBackend.EFFICIENT_ATTENTION}
+    found: dict[str, dict[str, float]] = {}
+    if not torch.cuda.is_available():
+        return found
+    for queries, width in ((4096, 40), (1024, 80), (256, 160)):
+        for keys in (queries, 77, 4):
+            q, k, v = (
+                torch.randn(32, length, 8, width, device="cuda", dtype=torch.float16).transpose(1, 2)
+                for length in (queries, keys, keys)
+            )
+            for name, kernel in kernels.items():
+                with sdpa_kernel(kernel), suppress(RuntimeError):
+                    took = seconds_of(partial(torch.nn.functional.scaled_dot_product_attention, q, k, v))
+                    found.setdefault(f"{queries}x{keys}x{width}", {})[name] = round(1000 * took, 4)
+    return found
 
 
 def profile(contender: "Contender", path: Path) -> str:

@@ -3,9 +3,10 @@
     python bench/peers.py NAME work.json           # draws all rows `repeats` times; prints one line of JSON at the end
     python bench/peers.py NAME work.json --turns   # waits for its turns: one line of JSON for every line of input
 
-Building an engine, loading, exporting, compiling and one warm-up run of a batch are not timed; encoding prompts and
+Building an engine, loading, exporting, compiling and a warm-up are not timed; encoding prompts and
 references is. Lines of input are `draw N` (the first N rows), `parts` (seconds of fastgen's UNet and decoder alone),
-`profile FILE` (a table of two steps' kernels) and `ceiling` (what the GPU does with a plain matrix product).
+`profile FILE` (a table of two steps' kernels), `ceiling` (what the GPU does with a plain matrix product) and
+`attention` (its kernels for it).
 """
 
 import json
@@ -29,6 +30,8 @@ class Contender(ABC):
     """
 
     failed = 0
+    warm_ups = 1
+    """Batches drawn before time counts."""
 
     def __init__(self, work: dict[str, Any]) -> None:
         """Load the model.
@@ -175,6 +178,8 @@ class Diffusers(Dalda):
 class Compiled(Diffusers):
     """The same with UNet and VAE decoder through torch.compile, channels last; on a GPU with CUDA graphs."""
 
+    warm_ups = 2  # torch records a graph when it is called the second time, and the decoder is called once a batch
+
     def load(self) -> None:
         import torch
 
@@ -292,6 +297,8 @@ def take_turns(contender: Contender) -> None:
             _tell(table=measure.profile(contender, Path(words[0])))
         elif command == "ceiling":
             _tell(**measure.ceiling())
+        elif command == "attention":
+            _tell(**measure.attention())
         else:
             sys.exit(f"unknown command {command!r}")
 
@@ -302,7 +309,8 @@ def main() -> None:
     work = json.loads(Path(path).read_text())
     started = time.perf_counter()
     contender = CONTENDERS[name](work)
-    contender.draw(work["rows"][: work["batch"]])
+    for _ in range(contender.warm_ups):
+        contender.draw(work["rows"][: work["batch"]])
     ready = round(time.perf_counter() - started, 2)
     if flags == ["--turns"]:
         _tell(ready_seconds=ready)
