@@ -89,7 +89,8 @@ class Session:
             "TORCHINDUCTOR_CACHE_DIR": str(self.scratch / f"inductor-{name}"),
             "TORCHINDUCTOR_COMPILE_THREADS": str(threads),
         }
-        self.workers[name] = Worker(command, log=self.out / f"{name}.log", environment=environment)
+        log = self.out / f"{name}.log"
+        self.workers[name] = Worker(command, log=log, environment=environment, folder=self.scratch)
         return self.workers[name]
 
     def stop(self, *names: str) -> None:

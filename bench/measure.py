@@ -37,7 +37,7 @@ def parts(engine: "Engine") -> dict[str, Any]:
     return found
 
 
-def seconds_of(work: Callable[[], Any], *, repeats: int = 10) -> float:
+def seconds_of(work: Callable[[], Any], *, repeats: int = 5) -> float:
     """Median seconds of `work`, each waited for."""
     times = []
     for _ in range(repeats + 1):

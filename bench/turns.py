@@ -16,13 +16,14 @@ from typing import Any
 class Worker:
     """One process, its output read in the background, so that nobody has to wait for it."""
 
-    def __init__(self, command: list[str], *, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: list[str], *, log: Path, environment: Mapping[str, str], folder: Path) -> None:
         """Start it.
 
         Args:
             command: program and arguments.
             log: gets what it writes to stderr.
             environment: all of it.
+            folder: where it works.
         """
         self.started = time.monotonic()
         self.lines: list[str] = []
@@ -36,6 +37,7 @@ class Worker:
                 stderr=errors,
                 text=True,
                 env=dict(environment),
+                cwd=folder,
                 start_new_session=True,  # a compiler's own processes end with it
             )
         self._reader = threading.Thread(target=self._read, daemon=True)

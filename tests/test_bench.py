@@ -73,7 +73,8 @@ def test_no_turn_is_begun_that_the_budget_has_no_time_for(session):
 
 def test_a_worker_ends_with_all_it_started(tmp_path):
     code = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True); print('{}', flush=True);"
-    worker = Worker([sys.executable, "-c", f"{code} sys.stdin.read()"], log=tmp_path / "log", environment={})
+    command = [sys.executable, "-c", f"{code} sys.stdin.read()"]
+    worker = Worker(command, log=tmp_path / "log", environment={}, folder=tmp_path)
     assert worker.answer(timeout=30) == {}
     child = Path("/proc") / worker.lines[0]
     assert not Path("/proc").is_dir() or child.is_dir()
