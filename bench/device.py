@@ -2,7 +2,7 @@
 
 Command:   python bench/device.py --out FOLDER --budget 200
 Hardware:  one NVIDIA GPU with about 70 GB
-Result:    FOLDER/device.json, and a log of every process; not run yet
+Result:    FOLDER/device.json, logs.txt and kernels-*.txt; not run yet
 
 Every part is a process of its own. The contenders of bench/throughput.py load, build and compile at the same time and
 then wait; when all are ready, or there is no time left to wait, they draw one after the other, alone on the GPU. The
@@ -36,7 +36,7 @@ TESTS = "tests/engine/test_torch_gpu.py"
 ROWS_ONE_BY_ONE = 4
 """Images of a turn of `dalda`: one image a call is slow, and a few say as much."""
 
-TURNS = 70.0
+TURNS = 55.0
 """Seconds kept for turns: whoever is not ready so long before the end is not waited for."""
 
 MEASURES = 16.0
@@ -62,6 +62,7 @@ class Session:
         """
         self.out, self.scratch, self.budget, self._start = out, scratch, budget, time.monotonic()
         self.workers: dict[str, Worker] = {}
+        self.logs: dict[str, Path] = {}
         self.waiting: set[str] = set()
         self.report: dict[str, Any] = {"command": shlex.join(["python", "bench/device.py", *sys.argv[1:]])}
         self.report |= {"hardware": {}, "parts": [], "turns": []}
@@ -72,12 +73,14 @@ class Session:
         return self._start + self.budget - time.monotonic()
 
     def note(self, kind: str, **found: Any) -> None:
-        """Add to the report, write it, and print a line."""
+        """Add to the report, write it and the logs so far, and print a line."""
         at = round(self.budget - self.left, 1)
         self.report[kind].append({"at_second": at, **found})
         part = self.out / "device.json.part"
         part.write_text(json.dumps(self.report, indent=1) + "\n")
         part.replace(self.out / "device.json")
+        logs = [f"=== {name}\n{path.read_text(errors='replace')}" for name, path in self.logs.items()]
+        (self.out / "logs.txt").write_text("\n".join(logs))
         print(f"{at:6.1f} s  {', '.join(f'{key} {value}' for key, value in found.items())}"[:240], flush=True)
 
     def spawn(self, name: str, command: list[str], *, threads: int) -> Worker:
@@ -89,7 +92,8 @@ class Session:
             "TORCHINDUCTOR_CACHE_DIR": str(self.scratch / f"inductor-{name}"),
             "TORCHINDUCTOR_COMPILE_THREADS": str(threads),
         }
-        log = self.out / f"{name}.log"
+        log = self.scratch / f"{name}.log"
+        self.logs[name] = log
         self.workers[name] = Worker(command, log=log, environment=environment, folder=self.scratch)
         return self.workers[name]
 
@@ -207,7 +211,7 @@ def finish_tests(session: Session) -> None:
     """Note how the tests ended; those that take too long are cut short."""
     worker = session.workers["tests"]
     ended = "" if not worker.alive else " (cut short)"
-    (session.out / "tests.txt").write_text("\n".join(worker.lines) + "\n")
+    session.logs["tests"].write_text("\n".join(worker.lines) + "\n")
     session.note("parts", part="tests", result=(worker.lines or ["no output"])[-1] + ended)
     session.stop("tests")
 

@@ -24,6 +24,12 @@ def memory() -> dict[str, int]:
     return {"gpu_memory_mib": torch.cuda.max_memory_reserved() >> 20} if torch.cuda.is_available() else {}
 
 
+def share() -> None:
+    """Give memory that a warm-up took and nothing holds back to the GPU, for the others on it."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def parts(engine: "Engine") -> dict[str, Any]:
     """Milliseconds of one execution of UNet and VAE decoder at the engine's batch, by the host's clock."""
     from fastgen.engine.parity import example_inputs

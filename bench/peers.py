@@ -313,6 +313,9 @@ def main() -> None:
         contender.draw(work["rows"][: work["batch"]])
     ready = round(time.perf_counter() - started, 2)
     if flags == ["--turns"]:
+        from bench.measure import share
+
+        share()
         _tell(ready_seconds=ready)
         take_turns(contender)
         return

@@ -69,6 +69,7 @@ def on_gpu(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for key, tensor in tensors.items():
             tensor.data = kept[key]
+        torch.cuda.empty_cache()
 
 
 class CudaStream:

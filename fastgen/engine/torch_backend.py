@@ -79,7 +79,8 @@ def rows_together(component: str, spec: EngineSpec) -> int:
     """Rows of one execution of a component: a divisor of the engine's batch, so that there is only this one shape."""
     if not component.startswith("vae"):
         return spec.batch
-    most = max(1, PIECE_PIXELS // spec.size**2)
+    share = 4 if component == EXACT_DECODER else 1  # it is rarely called, and not worth the memory
+    most = max(1, PIECE_PIXELS // share // spec.size**2)
     return max(rows for rows in range(1, spec.batch + 1) if spec.batch % rows == 0 and rows <= most)
 
 
