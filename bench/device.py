@@ -64,6 +64,7 @@ class Session:
         self.workers: dict[str, Worker] = {}
         self.logs: dict[str, Path] = {}
         self.waiting: set[str] = set()
+        self.rows = 0
         self.report: dict[str, Any] = {"command": shlex.join(["python", "bench/device.py", *sys.argv[1:]])}
         self.report |= {"hardware": {}, "parts": [], "turns": []}
 
@@ -162,7 +163,6 @@ def take_turns(session: Session, names: list[str], most: dict[str, int], *, keep
         most: name -> turns, those of earlier calls counted.
         keep: seconds.
     """
-    rows = session.report["settings"]["rows"]
     while True:
         session.see_who_is_ready()
         had = {name: [turn["took"] for turn in session.report["turns"] if turn["contender"] == name] for name in names}
@@ -177,7 +177,7 @@ def take_turns(session: Session, names: list[str], most: dict[str, int], *, keep
             return
         if ready:
             name = min(ready, key=lambda name: (len(had[name]), (-1) ** len(had[name]) * names.index(name)))  # noqa: B023
-            count = min(ROWS_ONE_BY_ONE, rows) if name.endswith("dalda") else rows
+            count = min(ROWS_ONE_BY_ONE, session.rows) if name.endswith("dalda") else session.rows
             answer = session.ask(name, f"draw {count}", timeout=45)
             if answer is not None:
                 took = answer.pop("seconds")
@@ -218,7 +218,7 @@ def finish_tests(session: Session) -> None:
 
 def run(session: Session, options: dict[str, Any]) -> None:
     """All parts, the most valuable first."""
-    session.report["settings"] = options
+    session.report["settings"], session.rows = options, options["rows"]
     start_tests(session)
     work = prepare(session, "sd15", options)
     names = start(session, work, CONTENDERS, keep=TURNS) if work else []
@@ -229,7 +229,8 @@ def run(session: Session, options: dict[str, Any]) -> None:
     mini = (ROOT / "fastgen" / "models" / "mini" / "model_index.json").is_file() and session.left > MINI
     take_turns(session, names, {name: 3 * count for name, count in twice.items()}, keep=MINI if mini else SPARE)
     session.stop(*names)
-    if mini and (work := prepare(session, "mini", {**options, "rows": 4 * options["rows"]})):
+    session.rows *= 4  # a small model
+    if mini and (work := prepare(session, "mini", {**options, "rows": session.rows})):
         names = start(session, work, MINI_CONTENDERS, keep=12.0)
         take_turns(session, names, dict.fromkeys(names, 3), keep=SPARE)
 

@@ -43,7 +43,7 @@ for line in sys.stdin:
 @pytest.fixture
 def session(tmp_path):
     found = Session(tmp_path, tmp_path, budget=60)
-    found.report["settings"] = {"rows": 8}
+    found.rows = 8
     yield found
     found.stop(*list(found.workers))
 
