@@ -1,8 +1,12 @@
 """The contenders of bench/throughput.py: each draws the same rows from the same weights, in a process of its own.
 
-    python bench/peers.py NAME work.json        # prints one line of JSON: seconds of every repeat
+    python bench/peers.py NAME work.json           # draws all rows `repeats` times; prints one line of JSON at the end
+    python bench/peers.py NAME work.json --turns   # waits for its turns: one line of JSON for every line of input
 
-Loading, exporting, compiling and one warm-up run of a batch are not timed; encoding prompts and references is.
+Building an engine, loading, exporting, compiling and a warm-up are not timed; encoding prompts and
+references is. Lines of input are `draw N` (the first N rows), `parts` (seconds of fastgen's UNet and decoder alone),
+`profile FILE` (a table of two steps' kernels), `ceiling` (what the GPU does with a plain matrix product) and
+`attention` (its kernels for it).
 """
 
 import json
@@ -19,14 +23,23 @@ sys.path.insert(0, str(ROOT))
 
 
 class Contender(ABC):
-    """Draws rows; a subclass says how."""
+    """Draws rows; a subclass says how.
+
+    Attributes:
+        failed: rows of the last `draw` whose image was NaN or of one colour; the work was done all the same.
+    """
+
+    failed = 0
+    warm_ups = 1
+    """Batches drawn before time counts."""
 
     def __init__(self, work: dict[str, Any]) -> None:
         """Load the model.
 
         Args:
-            work: content of work.json: model, ip_adapter, engine, size, steps, guidance, batch, repeats, and rows of
-                {"prompt", "negative_prompt", "seed", "lambda", "reference"} (a picture's path).
+            work: content of work.json: model, ip_adapter, build (arguments of fastgen's build), size, steps, guidance,
+                batch, precision, repeats, and rows of {"prompt", "negative_prompt", "seed", "lambda", "reference"}
+                (a picture's path).
         """
         self.work = work
         self.load()
@@ -44,11 +57,13 @@ class Fastgen(Contender):
     """Our engine, every row with its own lambda."""
 
     with_reference = True
+    compile = False
 
     def load(self) -> None:
+        from fastgen.engine.build import build
         from fastgen.engine.load import load_engine
 
-        self.engine = load_engine(self.work["engine"])
+        self.engine = load_engine(build(**self.work["build"], compile=self.compile, say=_say))
 
     def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
         from PIL import Image
@@ -56,6 +71,7 @@ class Fastgen(Contender):
         from fastgen.generate.batch import complete_row
         from fastgen.generate.run import generate
         from fastgen.records import Row
+        from fastgen.shards.schema import GOOD
 
         made = []
         for number, row in enumerate(rows):
@@ -65,8 +81,18 @@ class Fastgen(Contender):
             if self.with_reference:
                 obj |= {"lambda": row["lambda"], "ref": {"id": row["reference"]}}
             made.append(complete_row(Row.from_json(obj, None), self.engine.spec, self.engine.scheduler_config))
-        images = {s.row.id: s.image for s in generate(made, self.engine, lambda ref: Image.open(ref.id).convert("RGB"))}
+        samples = list(generate(made, self.engine, lambda ref: Image.open(ref.id).convert("RGB")))
+        self.failed = sum(sample.status != GOOD for sample in samples)
+        side = self.work["size"]
+        nothing = np.zeros((side, side, 3), dtype=np.uint8)
+        images = {sample.row.id: nothing if sample.image is None else sample.image for sample in samples}
         return np.stack([images[str(number)] for number in range(len(rows))])
+
+
+class FastgenCompiled(Fastgen):
+    """Our engine built with `--compile`."""
+
+    compile = True
 
 
 class FastgenText(Fastgen):
@@ -83,23 +109,32 @@ class Dalda(Contender):
     def load(self) -> None:
         import torch
         from diffusers import DDIMScheduler, StableDiffusionPipeline
+        from transformers import CLIPVisionModelWithProjection
 
-        self.pipe = StableDiffusionPipeline.from_pretrained(
-            self.work["model"], safety_checker=None, torch_dtype=torch.float32
-        )
+        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.work["precision"]]
+        model, adapter = Path(self.work["model"]), Path(self.work["ip_adapter"])
+        options = {"variant": "fp16" if any(model.glob("unet/*.fp16.*")) else None, "torch_dtype": dtype}
+        self.pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, **options)
         self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
-        adapter = Path(self.work["ip_adapter"])
+        if self.pipe.image_encoder is None:
+            encoder = CLIPVisionModelWithProjection.from_pretrained(adapter.parent / "image_encoder", **options)
+            self.pipe.register_modules(image_encoder=encoder)
         self.pipe.load_ip_adapter(str(adapter.parent), subfolder="", weight_name=adapter.name)
         self.pipe.to("cuda" if torch.cuda.is_available() else "cpu")
         self.pipe.set_progress_bar_config(disable=True)
 
     def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
-        return np.concatenate([self._call(rows[i : i + self.batch]) for i in range(0, len(rows), self.batch)])
+        images = np.concatenate([self._call(rows[i : i + self.batch]) for i in range(0, len(rows), self.batch)])
+        self.failed = int((np.ptp(images.reshape(len(images), -1), axis=1) <= 1).sum())
+        return images
+
+    def _set_lambda(self, rows: list[dict[str, Any]]) -> None:
+        self.pipe.set_ip_adapter_scale(rows[0]["lambda"])
 
     def _call(self, rows: list[dict[str, Any]]) -> np.ndarray:
         import torch
 
-        self.pipe.set_ip_adapter_scale(rows[0]["lambda"])
+        self._set_lambda(rows)
         images = self.pipe(
             [row["prompt"] for row in rows],
             negative_prompt=[row["negative_prompt"] for row in rows],
@@ -114,35 +149,46 @@ class Dalda(Contender):
 
 
 class Diffusers(Dalda):
-    """diffusers at its own best batch: every row its own reference, one lambda for all."""
+    """diffusers at its own best batch: every row its own reference, one lambda for all rows of the work."""
 
     @property
     def batch(self) -> int:  # type: ignore[override]
         """Rows of a call."""
         return int(self.work["batch"])
 
+    def load(self) -> None:
+        super().load()
+        self.pipe.set_ip_adapter_scale(self.work["rows"][0]["lambda"])
+
+    def _set_lambda(self, rows: list[dict[str, Any]]) -> None:
+        """Leave it: another lambda would compile the UNet again."""
+
     def _references(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
         pictures = [_picture(row["reference"], self.work["size"]) for row in rows]
-        pixels = self.pipe.feature_extractor(pictures, return_tensors="pt").pixel_values.to(self.pipe.device)
+        pixels = self.pipe.feature_extractor(pictures, return_tensors="pt").pixel_values
         with torch.no_grad():
-            embeds = self.pipe.image_encoder(pixels).image_embeds[:, None]
+            embeds = self.pipe.image_encoder(pixels.to(self.pipe.device, self.pipe.dtype)).image_embeds[:, None]
         if self.work["guidance"] > 1:
             embeds = torch.cat([torch.zeros_like(embeds), embeds])
         return {"ip_adapter_image_embeds": [embeds]}
 
 
 class Compiled(Diffusers):
-    """The same with UNet and VAE decoder through torch.compile, channels last."""
+    """The same with UNet and VAE decoder through torch.compile, channels last; on a GPU with CUDA graphs."""
+
+    warm_ups = 2  # torch records a graph when it is called the second time, and the decoder is called once a batch
 
     def load(self) -> None:
         import torch
 
         super().load()
-        self.pipe.unet.to(memory_format=torch.channels_last)
-        self.pipe.unet = torch.compile(self.pipe.unet)
-        self.pipe.vae.decode = torch.compile(self.pipe.vae.decode)
+        mode = "reduce-overhead" if torch.cuda.is_available() else None
+        for part in (self.pipe.unet, self.pipe.vae):
+            part.to(memory_format=torch.channels_last)
+        self.pipe.unet = torch.compile(self.pipe.unet, mode=mode, dynamic=False)
+        self.pipe.vae.decode = torch.compile(self.pipe.vae.decode, mode=mode, dynamic=False)
 
 
 class Optimum(Contender):
@@ -195,6 +241,7 @@ class OpenVino(Optimum):
 
 CONTENDERS: dict[str, type[Contender]] = {
     "fastgen": Fastgen,
+    "fastgen-compiled": FastgenCompiled,
     "fastgen-text": FastgenText,
     "dalda": Dalda,
     "diffusers": Diffusers,
@@ -219,21 +266,65 @@ def _picture(path: str, side: int) -> Any:
     return Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _tell(**found: Any) -> None:
+    print(json.dumps(found), flush=True)
+
+
+def timed(contender: Contender, rows: list[dict[str, Any]]) -> tuple[float, np.ndarray]:
+    """Seconds for drawing rows, and the images; an image on the host is one that the GPU is done with."""
+    start = time.perf_counter()
+    images = contender.draw(rows)
+    return time.perf_counter() - start, images
+
+
+def take_turns(contender: Contender) -> None:
+    """Do what each line of input says, until there is no more."""
+    from bench import measure
+
+    for line in sys.stdin:
+        command, *words = line.split()
+        if command == "draw":
+            rows = contender.work["rows"][: int(words[0])]
+            seconds, _ = timed(contender, rows)
+            _tell(rows=len(rows), seconds=round(seconds, 4), failed=contender.failed, **measure.memory())
+        elif command == "parts":
+            _tell(**measure.parts(contender.engine))  # type: ignore[attr-defined]
+        elif command == "profile":
+            _tell(table=measure.profile(contender, Path(words[0])))
+        elif command == "ceiling":
+            _tell(**measure.ceiling())
+        elif command == "attention":
+            _tell(**measure.attention())
+        else:
+            sys.exit(f"unknown command {command!r}")
+
+
 def main() -> None:
-    """Load, warm up, and draw all rows several times."""
-    name, path = sys.argv[1:]
+    """Load, warm up, and draw all rows several times, or as input says."""
+    name, path, *flags = sys.argv[1:]
     work = json.loads(Path(path).read_text())
     started = time.perf_counter()
     contender = CONTENDERS[name](work)
-    contender.draw(work["rows"][: work["batch"]])
-    ready = time.perf_counter() - started
+    for _ in range(contender.warm_ups):
+        contender.draw(work["rows"][: work["batch"]])
+    ready = round(time.perf_counter() - started, 2)
+    if flags == ["--turns"]:
+        from bench.measure import share
+
+        share()
+        _tell(ready_seconds=ready)
+        take_turns(contender)
+        return
     seconds = []
     for _ in range(work["repeats"]):
-        start = time.perf_counter()
-        images = contender.draw(work["rows"])
-        seconds.append(time.perf_counter() - start)
+        took, images = timed(contender, work["rows"])
+        seconds.append(took)
     np.save(Path(work["folder"]) / f"{name}.npy", images)
-    print(json.dumps({"ready_seconds": ready, "seconds": seconds}))
+    _tell(ready_seconds=ready, seconds=seconds, failed=contender.failed)
 
 
 if __name__ == "__main__":

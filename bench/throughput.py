@@ -4,18 +4,24 @@ Command:   python bench/throughput.py --model mini
 Hardware:  (not run yet)
 Result:    (not run yet)
 
+On a GPU:  python -m tests.real_shapes sd15 FOLDER, then
+           python bench/throughput.py --model FOLDER --ip-adapter FOLDER/adapters/ip-adapter.safetensors
+           --backend torch --precision fp16 --size 512 --steps 30 --peers fastgen fastgen-compiled dalda diffusers
+           compiled --batch 16; bench/device.py does the same in a few minutes
+
 Every contender is a process of its own (bench/peers.py) and has the machine to itself; they take turns, round after
 round, each round in another order. A contender whose library is not installed is named and left out. OpenVINO's
 pipeline needs other versions than fastgen's: give the Python of an environment that has optimum-intel.
 
 What is compared:
-    fastgen        a lambda and a reference of its own for every row
-    dalda          diffusers, one image a call, lambda set before each: the only peer that does the same work
-    diffusers      one lambda for all rows of a batch, references per row
-    compiled       the same through torch.compile
-    fastgen-text   fastgen without references (the adapter's branch is computed, its weight is 0)
-    optimum        optimum-onnx in ONNX Runtime, text only
-    openvino       optimum-intel in OpenVINO, text only
+    fastgen            a lambda and a reference of its own for every row
+    fastgen-compiled   the same, built with --compile (torch backend)
+    dalda              diffusers, one image a call, lambda set before each: the only peer that does the same work
+    diffusers          one lambda for all rows, references per row
+    compiled           the same through torch.compile
+    fastgen-text       fastgen without references (the adapter's branch is computed, its weight is 0)
+    optimum            optimum-onnx in ONNX Runtime, text only
+    openvino           optimum-intel in OpenVINO, text only
 """
 
 import argparse
@@ -33,27 +39,28 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.hardware import hardware  # noqa: E402
-from fastgen.engine.build import build  # noqa: E402
 from fastgen.engine.model_files import find_sources  # noqa: E402
+from fastgen.engine.spec import PRECISIONS  # noqa: E402
 from fastgen.files import atomic_write_text  # noqa: E402
 from fastgen.petworld.attributes import OXFORD_PETS  # noqa: E402
 from fastgen.petworld.render import render, sample_scene  # noqa: E402
 
-PEERS = ("fastgen", "dalda", "diffusers", "compiled", "fastgen-text", "optimum", "openvino")
+PEERS = ("fastgen", "fastgen-compiled", "dalda", "diffusers", "compiled", "fastgen-text", "optimum", "openvino")
 TEXT_ONLY = ("fastgen-text", "optimum", "openvino")
 NEGATIVE = "monochrome, lowres, bad anatomy, worst quality, low quality"
+SETTINGS = ("size", "steps", "guidance", "batch", "precision")
 PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "optimum-onnx", "openvino")
 
 
 def make_work(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Build the engine, draw the references, and write down the rows."""
+    """Draw the references, and write down the rows and how to build the engine."""
     from PIL import Image
 
     sources = find_sources(options.model, ip_adapter=options.ip_adapter)
     size = options.size or sources.defaults()["size"]
-    engine = build(
-        options.model, ip_adapter=options.ip_adapter, backend=options.backend, batch=options.batch, size=size
-    )
+    # A step with guidance is two executions of an engine at this batch: peers run the same rows as one.
+    build = {"backend": options.backend, "precision": options.precision, "batch": options.batch, "size": size}
+    build |= {"model": str(options.model), "ip_adapter": options.ip_adapter}
     rows = []
     for i in range(options.rows):
         breed = OXFORD_PETS[i % len(OXFORD_PETS)]
@@ -64,9 +71,9 @@ def make_work(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         weight = round(0.1 + 0.8 * i / max(1, options.rows - 1), 3)
         row = {"prompt": prompt, "negative_prompt": NEGATIVE, "seed": i, "lambda": weight, "reference": str(path)}
         rows.append(row)
-    settings = {key: getattr(options, key) for key in ("steps", "guidance", "batch", "repeats")}
-    paths = {"model": str(sources.folder), "ip_adapter": str(sources.adapter), "engine": str(engine)}
-    return {**paths, "folder": str(folder), "size": size, **settings, "rows": rows}
+    settings = {key: getattr(options, key) for key in ("steps", "guidance", "batch", "precision", "repeats")}
+    paths = {"model": str(sources.folder), "ip_adapter": str(sources.adapter), "folder": str(folder)}
+    return {**paths, "build": build, "size": size, **settings, "rows": rows}
 
 
 def measure(work: dict[str, Any], options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
@@ -87,8 +94,10 @@ def measure(work: dict[str, Any], options: argparse.Namespace, folder: Path) -> 
             found = json.loads(done.stdout.strip().splitlines()[-1])
             times[name] += found["seconds"]
             speeds = ", ".join(f"{len(work['rows']) / s:.3f}" for s in found["seconds"])
-            ready = f"ready after {found['ready_seconds']:.0f} s"
-            print(f"round {turn + 1} {name:13} {speeds} images/s ({ready})", flush=True)
+            more = f"ready after {found['ready_seconds']:.0f} s"
+            if found["failed"]:
+                more += f"; {found['failed']} rows of it were NaN or of one colour"
+            print(f"round {turn + 1} {name:16} {speeds} images/s ({more})", flush=True)
     return times
 
 
@@ -119,12 +128,13 @@ def agreement(folder: Path) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    """Measure, print the table, write the JSON."""
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description="Compare the speed of fastgen with its peers.")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--ip-adapter")
     parser.add_argument("--backend", default="onnxruntime", help="of fastgen's engine")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of the engine and of diffusers")
     parser.add_argument("--size", type=int, help="side of the images; default: the model's own")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--guidance", type=float, default=7.5)
@@ -136,7 +146,12 @@ def main() -> None:
     parser.add_argument("--openvino-python", default=sys.executable)
     parser.add_argument("--work", type=Path, default=Path("out/bench/throughput"))
     parser.add_argument("--out", type=Path, help="default: bench/results/throughput-MODEL.json")
-    options = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    options = parse()
     options.work.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "bench/throughput.py", *sys.argv[1:]])
     machine = hardware(*PACKAGES)
@@ -144,7 +159,7 @@ def main() -> None:
     work = make_work(options, options.work.resolve())
     times = measure(work, options, options.work.resolve())
     found = summary(times, len(work["rows"]))
-    settings = {key: work[key] for key in ("size", "steps", "guidance", "batch")} | {"rows": len(work["rows"])}
+    settings = {key: work[key] for key in SETTINGS} | {"rows": len(work["rows"])}
     report = {
         "command": command,
         "hardware": machine,
@@ -160,11 +175,11 @@ def main() -> None:
 
 
 def _print(found: dict[str, dict[str, float]]) -> None:
-    print(f"{'':14}{'images/s':>10}{'min':>8}{'max':>8}{'x dalda':>9}{'fastgen x':>11}")
+    print(f"{'':17}{'images/s':>10}{'min':>8}{'max':>8}{'x dalda':>9}{'fastgen x':>11}")
     for name, row in sorted(found.items(), key=lambda item: -item[1]["images_per_second"]):
         ratios = (row.get("over_dalda"), row.get("fastgen_over_it"))
         shown = "".join(f"{'–' if r is None else f'{r:.2f}':>{w}}" for r, w in zip(ratios, (9, 11), strict=True))
-        print(f"{name:14}{row['images_per_second']:10.3f}{row['min']:8.3f}{row['max']:8.3f}{shown}")
+        print(f"{name:17}{row['images_per_second']:10.3f}{row['min']:8.3f}{row['max']:8.3f}{shown}")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def main() -> None:
 @click.option("--embedding", multiple=True, metavar="NAME=PATH", help="Textual-inversion word; may be repeated.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime, tensorrt (GPU) or torch.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or bf16.")
+@click.option("--compile", is_flag=True, help="Of torch: fuse kernels; faster on a GPU, minutes to start.")
 @click.option("--batch", type=int, default=8, show_default=True, help="Rows of every execution.")
 @click.option("--size", type=int, help="Side of the images in pixels; default: the model's own.")
 @click.option("--provider", default="auto", show_default=True, help="Where ONNX Runtime computes: auto, cpu or cuda.")

@@ -12,6 +12,7 @@ from torch import nn
 from fastgen.engine import parity
 from fastgen.engine.components import describe
 from fastgen.engine.export import export_onnx
+from fastgen.engine.gpu import on_gpu
 from fastgen.engine.load import UNCOND_FILE, UNCOND_KEY, open_engine
 from fastgen.engine.model import Model
 from fastgen.engine.model_files import Sources
@@ -50,8 +51,9 @@ def fill_folder(
     """
     modules, parts = _components(model, inputs)
     shape = parts["unet"].output.shape
-    examples = parity.examples(modules, parts, rows=1, vocabulary=len(model.tokenizer))
-    precisions = choose_precisions(modules, parts, precision=inputs["precision"], examples=examples)
+    with on_gpu(modules.values()):
+        examples = parity.examples(modules, parts, rows=1, vocabulary=len(model.tokenizer))
+        precisions = choose_precisions(modules, parts, precision=inputs["precision"], examples=examples)
     _report(precisions, inputs["precision"], say)
     _write_program(tmp, modules, parts, precisions=precisions, inputs=inputs, say=say)
     _write_small_files(tmp, model, sources)
@@ -73,7 +75,8 @@ def fill_folder(
         build_command="",
     )
     say("comparing the engine with the model")
-    numbers = parity.measure(modules, open_engine(tmp, draft, provider=provider))
+    with on_gpu(modules.values()):
+        numbers = parity.measure(modules, open_engine(tmp, draft, provider=provider))
     parity.check(numbers, draft)
     return replace(draft, parity=numbers, files=hash_files(tmp))
 
@@ -105,7 +108,7 @@ def _write_program(
     """Write what the backend computes with."""
     if inputs["backend"] == "torch":
         say("writing the fused weights")
-        save_modules(tmp / WEIGHTS, modules)
+        save_modules(tmp / WEIGHTS, modules, precisions)
         return
     (tmp / GRAPHS).mkdir()
     for name, part in parts.items():

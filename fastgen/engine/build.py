@@ -30,6 +30,9 @@ PACKAGES = {
 }
 """Backend -> packages whose versions can change what a build makes; TensorRT's own is part of EngineSpec.plan."""
 
+COMPILERS = ("triton",)
+"""Packages that make the kernels of a compiled torch engine, beside torch."""
+
 
 def build(
     model: str | Path = "mini",
@@ -41,6 +44,7 @@ def build(
     embedding: Sequence[str] = (),
     backend: str = "onnxruntime",
     precision: str = "fp32",
+    compile: bool = False,
     batch: int = 8,
     size: int | None = None,
     provider: str = "auto",
@@ -58,6 +62,8 @@ def build(
         embedding: NAME=PATH, textual-inversion words for prompts.
         backend: one of BACKENDS.
         precision: one of PRECISIONS: what the components compute in; inputs and outputs stay float32.
+        compile: run UNet and VAE decoder through torch.compile; for the torch backend. Faster on a GPU, and compiled
+            anew by every process that loads the engine, unless torch finds the kernels in its cache.
         batch: rows of every execution.
         size: side of the square images in pixels; None takes the model's own.
         provider: where ONNX Runtime computes when the engine is compared with the model: "auto", "cpu" or "cuda". It
@@ -75,18 +81,19 @@ def build(
         ModelError: the model, VAE, adapter, LoRA or embedding cannot be used.
         OutputError: `out` cannot be written, or holds something that is no engine.
     """
-    _check_options(backend, precision, batch, size)
+    _check_options(backend, precision, compile, batch, size)
     check_provider(provider, backend)
-    plan = _plan() if backend == "tensorrt" else None
+    plan = _plan(backend, compile)
     loras, embeddings = parse_loras(lora), parse_embeddings(embedding)
     places = {"config": config, "vae": vae, "ip_adapter": ip_adapter}
     sources = find_sources(model, **places, loras=loras, embeddings=embeddings)
     defaults = sources.defaults()
     options: dict[str, Any] = {"backend": backend, "precision": precision, "batch": batch}
     options["size"] = size or defaults["size"]
-    inputs = {**sources.to_json(), **options, **_environment(backend), "plan": plan}
-    folder = Path(out) if out is not None else ENGINES / engine_name(sources, **options)
-    once = {"model": model, **places, **options, "provider": None if provider == "auto" else provider, "out": out}
+    inputs = {**sources.to_json(), **options, **_environment(backend, compile), "plan": plan}
+    folder = Path(out) if out is not None else ENGINES / engine_name(sources, compile=compile, **options)
+    once = {"model": model, **places, **options, "compile": compile, "out": out}
+    once["provider"] = None if provider == "auto" else provider
     command = _command(once, {"lora": lora, "embedding": embedding})
     differing = _difference(folder, inputs)
     if differing != "":
@@ -125,20 +132,21 @@ def _build(
 
 
 def _command(once: Mapping[str, Any], repeated: Mapping[str, Sequence[str]]) -> str:
-    """Return the shell command that says the same as the arguments of `build`; None is left out."""
+    """Return the shell command that says the same as the arguments of `build`; None and False are left out."""
     words = ["fastgen", "build"]
     for name, value in once.items():
-        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+        if value is not None and value is not False:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     for name, values in repeated.items():
         for value in values:
             words += [f"--{name}", value]
     return shlex.join(words)
 
 
-def engine_name(sources: Sources, *, backend: str, precision: str, batch: int, size: int) -> str:
+def engine_name(sources: Sources, *, backend: str, precision: str, compile: bool, batch: int, size: int) -> str:
     """Return for example `mini-onnxruntime-fp32-b8-s64`, with LoRA and embedding names after the model's."""
     added = [*(lora.name for lora in sources.loras), *(embedding.name for embedding in sources.embeddings)]
-    words = [sources.id.replace("/", "--"), *added, backend, precision]
+    words = [sources.id.replace("/", "--"), *added, backend, precision, *(["compiled"] if compile else [])]
     return re.sub(r"[^\w.-]", "_", "-".join([*words, f"b{batch}", f"s{size}"]))
 
 
@@ -163,12 +171,12 @@ def _difference(folder: Path, inputs: dict[str, Any]) -> str | None:
     return ", ".join(f"other {key}" for key in inputs if inputs[key] != built[key])
 
 
-def _environment(backend: str) -> dict[str, Any]:
+def _environment(backend: str, compile: bool) -> dict[str, Any]:
     """The opset and versions of everything that takes part in a build."""
     from fastgen.engine.export import OPSET
 
     versions = {"fastgen": __version__, "python": platform.python_version()}
-    for package in PACKAGES[backend]:
+    for package in (*PACKAGES[backend], *(COMPILERS if compile else ())):
         for name in (package, f"{package}-gpu"):
             try:
                 versions[name] = version(name)
@@ -178,25 +186,33 @@ def _environment(backend: str) -> dict[str, Any]:
     return {"opset": OPSET if backend != "torch" else None, "versions": versions}
 
 
-def _plan() -> dict[str, Any]:
-    """What plans built here and now are for.
+def _plan(backend: str, compile: bool) -> dict[str, Any] | None:
+    """What plans built here and now are for, or how torch compiles; None for what runs as it is.
 
     Raises:
         EngineError: no GPU or no TensorRT.
     """
-    from fastgen.engine.tensorrt_build import build_options
-    from fastgen.engine.tensorrt_platform import describe_platform, require_tensorrt
+    if backend == "tensorrt":
+        from fastgen.engine.tensorrt_build import build_options
+        from fastgen.engine.tensorrt_platform import describe_platform, require_tensorrt
 
-    return {**describe_platform(require_tensorrt()), **build_options()}
+        return {**describe_platform(require_tensorrt()), **build_options()}
+    if compile:
+        from fastgen.engine.torch_backend import COMPILE_OPTIONS
+
+        return {"torch_compile": dict(COMPILE_OPTIONS)}
+    return None
 
 
-def _check_options(backend: str, precision: str, batch: int, size: int | None) -> None:
+def _check_options(backend: str, precision: str, compile: bool, batch: int, size: int | None) -> None:
     if backend not in BACKENDS:
         raise EngineError(f"backend: got {backend!r}, allowed: {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:
         raise EngineError(f"precision: got {precision!r}, allowed: {', '.join(PRECISIONS)}")
     if precision == "bf16" and backend == "onnxruntime":
         raise EngineError("precision bf16: ONNX Runtime cannot compute in it; take fp32, fp16 or another --backend")
+    if compile and backend != "torch":
+        raise EngineError(f"compile: got it with the backend {backend}, allowed: torch; add --backend torch")
     if not 1 <= batch <= MAX_BATCH:
         raise EngineError(f"batch: got {batch}, allowed: 1 to {MAX_BATCH}")
     if size is not None and size < 1:

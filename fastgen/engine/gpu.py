@@ -1,11 +1,12 @@
 """The GPU of this process, and a stream of our own on it; what needs CUDA to run is in this file."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Gpu(NamedTuple):
@@ -46,6 +47,31 @@ def driver_version() -> str:
     return "unknown" if failed else text.value.decode()
 
 
+@contextmanager
+def on_gpu(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let modules work on the GPU for a while, if there is one with room for twice their weights.
+
+    Their tensors on the CPU are kept and put back, which is faster than copying them back.
+
+    Args:
+        modules: on the CPU; may share parts.
+    """
+    tensors = {id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    if not torch.cuda.is_available() or torch.cuda.mem_get_info()[0] < 2 * size:
+        yield
+        return
+    kept = {key: tensor.data for key, tensor in tensors.items()}
+    try:
+        for tensor in tensors.values():
+            tensor.data = tensor.data.cuda()
+        yield
+    finally:
+        for key, tensor in tensors.items():
+            tensor.data = kept[key]
+        torch.cuda.empty_cache()
+
+
 class CudaStream:
     """A non-default stream: work recorded on it once runs again in the caller's order, and nobody waits for it.
 
@@ -58,6 +84,8 @@ class CudaStream:
         """Create the stream."""
         self.device = torch.device("cuda", torch.cuda.current_device())
         self._stream = torch.cuda.Stream(self.device)
+        # One memory for all recordings: they run one after the other, and nobody keeps what lies in it.
+        self._pool = torch.cuda.graph_pool_handle()
         self.handle: int = self._stream.cuda_stream
 
     def record(self, launch: Callable[[], None]) -> Callable[[], None]:
@@ -73,14 +101,14 @@ class CudaStream:
             launch()
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             launch()
         return graph.replay
 
     @staticmethod
     def copy(target: Tensor, source: Tensor) -> None:
         """Start copying into a tensor on the GPU; from the host by way of pinned memory, which nobody waits for."""
-        target.copy_(source if source.is_cuda else source.pin_memory(), non_blocking=True)
+        target.copy_(source if source.is_cuda else source.contiguous().pin_memory(), non_blocking=True)
 
     def run(self, work: Callable[[], Tensor]) -> Tensor:
         """Run `work` after everything the caller has started, and let everything the caller starts next wait for it.

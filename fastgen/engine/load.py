@@ -156,6 +156,7 @@ def load_engine(path: str | Path, *, backend: str | None = None, threads: int = 
     spec = read_spec(folder)
     if backend is not None and backend != spec.backend:
         command = spec.build_command.replace(f"--backend {spec.backend}", f"--backend {backend}")
+        command = command.replace(" --compile", "")
         raise EngineError(f"engine {folder} was built for {spec.backend}, not {backend}; build that one: {command}")
     check_provider(provider, spec.backend)
     verify_files(folder, spec)

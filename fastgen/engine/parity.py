@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fastgen.engine.precision import device_of
 from fastgen.engine.spec import Component, EngineSpec
+from fastgen.engine.torch_program import steady_math
 from fastgen.errors import EngineError
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ IMAGES = "images"
 ROWS, STEPS, GUIDANCE = 2, 4, 5.0
 """Of the images that are compared."""
 
+REFERENCE_ROWS = 2
+"""Rows that the float32 modules work on at once: of large pictures more would fill a GPU's memory."""
+
 PSNR_LIMIT = 200.0
 """dB reported for equal tensors."""
 
@@ -37,7 +42,7 @@ def measure(modules: Mapping[str, Any], engine: "Engine") -> dict[str, Any]:
     """Run every component of an engine and of its torch modules on the same inputs.
 
     Args:
-        modules: float32 modules on the CPU, from `components.make_modules`.
+        modules: float32 modules, from `components.make_modules`, all on one device.
         engine: opened from the folder that is about to be published.
 
     Returns:
@@ -47,9 +52,10 @@ def measure(modules: Mapping[str, Any], engine: "Engine") -> dict[str, Any]:
     """
     spec = engine.spec
     inputs = examples(modules, spec.components, rows=spec.batch, vocabulary=len(engine.tokenizer))
-    numbers: dict[str, Any] = {name: _measure(name, modules[name], engine, inputs[name]) for name in spec.components}
+    call = reference(modules)
+    numbers: dict[str, Any] = {name: _measure(name, call, engine, inputs[name]) for name in spec.components}
     if spec.precision != "fp32":
-        ours, theirs = (_draw(call, engine) for call in (engine.run, _reference(modules)))
+        ours, theirs = (_draw(own, engine) for own in (engine.run, call))
         numbers[IMAGES] = {str(ROWS): compare(ours, theirs)}
     return numbers
 
@@ -120,11 +126,10 @@ def example_inputs(part: Component, *, rows: int, vocabulary: int, seed: int = 0
     return {name: torch.stack([values[name] for values in made]) for name in made[0]}
 
 
-@torch.no_grad()
 def examples(
     modules: Mapping[str, Any], parts: Mapping[str, Component], *, rows: int, vocabulary: int
 ) -> dict[str, dict[str, Tensor]]:
-    """Inputs of every component, each `rows` rows; the UNet's conditions are what the encoders give.
+    """Inputs of every component, each `rows` rows, on the CPU; the UNet's conditions are what the encoders give.
 
     Args:
         modules: from `components.make_modules`.
@@ -133,27 +138,42 @@ def examples(
         vocabulary: token ids are below this.
     """
     made = {name: example_inputs(part, rows=rows, vocabulary=vocabulary) for name, part in parts.items()}
-    made["unet"]["text_embeds"] = modules["text_encoder"](**made["text_encoder"])
+    call = reference(modules)
+    made["unet"]["text_embeds"] = call("text_encoder", made["text_encoder"])
     if "image_encoder" in modules:
-        made["unet"]["image_embeds"] = modules["image_encoder"](**made["image_encoder"])
+        made["unet"]["image_embeds"] = call("image_encoder", made["image_encoder"])
     return made
 
 
-def _measure(name: str, module: Any, engine: "Engine", inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+def reference(modules: Mapping[str, Any]) -> Call:
+    """Return what runs the modules where they lie, a few rows at once; results are on the CPU."""
+
+    @torch.no_grad()
+    def call(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+        module, rows = modules[name], len(next(iter(tensors.values())))
+        device = device_of(module)
+        outputs = []
+        with steady_math():
+            for start in range(0, rows, REFERENCE_ROWS):
+                piece = {key: value[start : start + REFERENCE_ROWS].to(device) for key, value in tensors.items()}
+                outputs.append(module(**piece).cpu())
+        return torch.cat(outputs)
+
+    return call
+
+
+def _measure(name: str, expected: Call, engine: "Engine", inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """Errors of one component at batch 1 and at the engine's batch."""
     last = {key: value[-1:] for key, value in inputs.items()}
-    with torch.no_grad():
-        reference, reference_last = module(**inputs), module(**last)
     got, alone = engine.run(name, inputs), engine.run(name, last)
     batch = str(engine.spec.batch)
-    return {"1": compare(alone, reference_last), batch: compare(got, reference), "row": compare(alone, got[-1:])}
+    return {
+        "1": compare(alone, expected(name, last)),
+        batch: compare(got, expected(name, inputs)),
+        "row": compare(alone, got[-1:]),
+    }
 
 
-def _reference(modules: Mapping[str, Any]) -> Call:
-    return lambda name, tensors: modules[name](**tensors)
-
-
-@torch.no_grad()
 def _draw(call: Call, engine: "Engine") -> Tensor:
     """ROWS small images by DDIM with guidance, (ROWS, 3, H, W) in [-1, 1]; every component through `call`."""
     from diffusers import DDIMScheduler

@@ -63,7 +63,7 @@ def largest_activation(module: nn.Module, inputs: Mapping[str, Tensor]) -> float
 
     Args:
         module: float32.
-        inputs: its arguments by name.
+        inputs: its arguments by name; may lie anywhere.
     """
     found = 0.0
 
@@ -76,7 +76,7 @@ def largest_activation(module: nn.Module, inputs: Mapping[str, Tensor]) -> float
 
     hooks = [layer.register_forward_hook(look) for layer in module.modules()]
     try:
-        module(**inputs)
+        module(**{name: value.to(device_of(module)) for name, value in inputs.items()})
     finally:
         for hook in hooks:
             hook.remove()
@@ -91,3 +91,8 @@ def lower(module: nn.Module, precision: str) -> nn.Module:
 def dtype_of(module: nn.Module) -> torch.dtype:
     """Type of a module's weights, which is what it computes in."""
     return next(module.parameters()).dtype
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights lie; the CPU for one without any."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))

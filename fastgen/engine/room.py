@@ -63,7 +63,7 @@ class Options:
 def memory_needed(sources: Sources, options: Options) -> float:
     """Bytes of main memory that a build takes at its peak, at least."""
     layer, scores = _activations(sources, options.size)
-    rows = VAE_LAYERS * layer
+    rows = 0 if options.on_gpu else VAE_LAYERS * layer
     if options.backend == "onnxruntime" and not options.on_gpu:
         rows += VAE_LAYERS_ORT * layer + SCORES_ORT * scores
     return LIBRARIES + COPIES[options.precision] * 4 * count_weights(sources) + options.batch * rows
@@ -71,11 +71,8 @@ def memory_needed(sources: Sources, options: Options) -> float:
 
 def disk_needed(sources: Sources, options: Options) -> float:
     """Bytes of the finished engine; an engine that it replaces lies there until then."""
-    weights = 4 * count_weights(sources)
-    if options.backend == "torch":
-        return weights + GRAPHS  # stored in float32, whatever it computes in
-    graphs = weights if options.precision == "fp32" else weights / 2
-    return (2 if options.backend == "tensorrt" else 1) * graphs + GRAPHS
+    weights = (4 if options.precision == "fp32" else 2) * count_weights(sources)
+    return (2 if options.backend == "tensorrt" else 1) * weights + GRAPHS
 
 
 def check_room(sources: Sources, folder: Path, options: Options) -> None:

@@ -116,8 +116,8 @@ class EngineSpec:
         defaults: the model's own generation settings, {"steps", "guidance_scale", "scheduler", "size", ...}.
         versions: package -> version of everything that took part in the build.
         parity: what `parity.measure` returned at build.
-        plan: {"tensorrt", "gpu", "compute_capability", "driver", "optimization_level", "tf32"} of compiled plans; None
-            for portable engines.
+        plan: {"tensorrt", "gpu", "compute_capability", "driver", "optimization_level", "tf32"} of TensorRT plans;
+            {"torch_compile": options} of an engine that torch compiles where it runs; None for all others.
         files: relative path -> sha256 of every other file of the engine folder.
         build_command: the command that builds this engine again. Not in the fingerprint: where the weights lay
             is not what they are.

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgen.engine.gpu import CudaStream
 from fastgen.engine.precision import EXACT_DECODER, lower
 from fastgen.engine.spec import EngineSpec
+from fastgen.engine.torch_program import PlainProgram, Program, RecordedProgram
 
 WEIGHTS = "torch"
 """Folder of the weights inside the engine folder."""
@@ -16,11 +18,25 @@ WEIGHTS = "torch"
 ADAPTER = "ip_adapter.safetensors"
 
 
+COMPILED = ("unet", "vae_decoder")
+"""What runs most: the components that a CUDA graph holds, and that torch.compile is for."""
+
+COMPILE_OPTIONS = {"conv_1x1_as_mm": True, "deterministic": True}
+"""Of torch.compile's inductor. Deterministic: nothing that can change a number is chosen by a race (see
+`torch_program.steady_math`), so the kernels are the same in every process on the same GPU."""
+
+PIECE_PIXELS = 8 * 512 * 512
+"""Pixels that the VAE works on at once: more are no faster, take gigabytes, and pass the limits of 32-bit indices."""
+
+
 class TorchBackend:
-    """Every component as a torch module, in its precision."""
+    """Every component as a torch module, in its precision; on a GPU channels last, the heavy ones as CUDA graphs."""
 
     def __init__(self, folder: Path, spec: EngineSpec, *, threads: int = 0) -> None:
         """Load the fused weights of an engine folder onto the GPU if there is one, else the CPU.
+
+        What a build with `--compile` made is compiled at the first call of a component: minutes for a UNet, less when
+        torch finds the kernels in its cache.
 
         Args:
             folder: the engine.
@@ -29,33 +45,65 @@ class TorchBackend:
         """
         if threads:
             torch.set_num_threads(threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        stream = CudaStream() if torch.cuda.is_available() else None
+        self.device = stream.device if stream else torch.device("cpu")
         modules = load_modules(folder / WEIGHTS, has_adapter=spec.has_image_prompt)
         if EXACT_DECODER in spec.components:
             modules[EXACT_DECODER] = modules["vae_decoder"]
         lowered = {name: lower(modules[name], precision) for name, precision in spec.precisions.items()}
-        self._modules = {name: module.to(self.device) for name, module in lowered.items()}
+        self._rows = {name: rows_together(name, spec) for name in lowered}
+        self._programs = {name: self._program(name, module, spec, stream) for name, module in lowered.items()}
+
+    def _program(self, name: str, module: Any, spec: EngineSpec, stream: CudaStream | None) -> Program:
+        layout = torch.channels_last if stream else torch.preserve_format
+        module = module.to(self.device, memory_format=layout)
+        if name not in COMPILED:
+            return PlainProgram(module, self.device)
+        if spec.plan is not None:
+            module = torch.compile(module, fullgraph=True, dynamic=False, options=spec.plan["torch_compile"])
+        if stream is None:
+            return PlainProgram(module, self.device)
+        return RecordedProgram(module, spec.components[name], self._rows[name], stream)
 
     def __call__(self, component: str, tensors: Mapping[str, Tensor]) -> Tensor:
         """Run one component on one batch; the result lies on `device`."""
-        inputs = {name: tensor.to(self.device) for name, tensor in tensors.items()}
-        flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.no_grad(), flags:
-            return self._modules[component](**inputs)
+        program, rows = self._programs[component], self._rows[component]
+        batch = len(next(iter(tensors.values())))
+        if rows == batch:
+            return program(tensors)
+        pieces = [{name: tensor[i : i + rows] for name, tensor in tensors.items()} for i in range(0, batch, rows)]
+        return torch.cat([program(piece) for piece in pieces])
 
 
-def save_modules(folder: Path, modules: Mapping[str, Any]) -> None:
-    """Write the weights of `components.make_modules` so that `load_modules` finds them: safetensors and configs."""
+def rows_together(component: str, spec: EngineSpec) -> int:
+    """Rows of one execution of a component: a divisor of the engine's batch, so that there is only this one shape."""
+    if not component.startswith("vae"):
+        return spec.batch
+    share = 4 if component == EXACT_DECODER else 1  # it is rarely called, and not worth the memory
+    most = max(1, PIECE_PIXELS // share // spec.size**2)
+    return max(rows for rows in range(1, spec.batch + 1) if spec.batch % rows == 0 and rows <= most)
+
+
+def save_modules(folder: Path, modules: Mapping[str, Any], precisions: Mapping[str, str]) -> None:
+    """Write the weights of `components.make_modules` so that `load_modules` finds them: safetensors and configs.
+
+    Args:
+        folder: for the weights.
+        modules: float32, and EXACT_DECODER if the engine has one.
+        precisions: component -> what it computes in; its weights are written in that, which loses nothing.
+    """
     from safetensors.torch import save_file
 
-    unet = modules["unet"]
-    parts = {"unet": unet.unet, "text_encoder": modules["text_encoder"].encoder, "vae": modules["vae_decoder"].vae}
-    if "image_encoder" in modules:
-        parts["image_encoder"] = modules["image_encoder"].encoder
-    for name, part in parts.items():
+    exact = EXACT_DECODER if EXACT_DECODER in modules else "vae_decoder"
+    owners = {"unet": "unet", "text_encoder": "encoder", exact: "vae", "image_encoder": "encoder"}
+    for name, attribute in owners.items():
+        if name not in modules:
+            continue
+        part = getattr(lower(modules[name], precisions[name]), attribute)
         _forget_origin(part)
-        part.save_pretrained(folder / name, safe_serialization=True)
-    if unet.image_proj is not None:
+        part.save_pretrained(folder / ("vae" if attribute == "vae" else name), safe_serialization=True)
+    unet = modules["unet"]
+    if unet.image_proj is not None:  # float32: UNet and image encoder have their share of it, each in its precision
         save_file({key: value.contiguous() for key, value in unet.adapter_state_dict().items()}, folder / ADAPTER)
 
 

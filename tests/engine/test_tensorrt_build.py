@@ -76,6 +76,6 @@ def test_an_engine_is_built_compared_loaded_and_run(
 
 
 def test_another_tensorrt_is_another_plan(fake, trt, monkeypatch):
-    before = _plan()
+    before = _plan("tensorrt", False)
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(trt, version="11.9.0.1"))
-    assert _plan() != before
+    assert _plan("tensorrt", False) != before

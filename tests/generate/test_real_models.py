@@ -105,7 +105,7 @@ def test_no_image_is_the_hidden_state_of_a_picture_of_zeros(torch_engine, pipeli
 
 def test_upcast_attention_survives_the_build(torch_engine, pipeline):
     assert pipeline.unet.config.upcast_attention
-    unet = torch_engine._backend._modules["unet"].unet
+    unet = torch_engine._backend._programs["unet"]._module.unet
     assert unet.config.upcast_attention and torch_engine.scheduler_config["prediction_type"] == "v_prediction"
     assert all(m.upcast_attention for name, m in unet.named_modules() if name.endswith("attn2"))
 
