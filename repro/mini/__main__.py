@@ -7,7 +7,7 @@ started.
 import subprocess
 import sys
 
-STAGES = ("data", "clip", "vae", "unet", "ip_adapter", "resnet", "oracle", "assemble", "evaluate")
+STAGES = ("data", "clip", "vae", "decoder", "unet", "ip_adapter", "resnet", "oracle", "assemble", "evaluate")
 
 
 def main() -> None:

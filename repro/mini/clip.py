@@ -162,7 +162,7 @@ def zero_shot(
 
 def main() -> None:
     """Trains and prints the zero-shot accuracy on pictures from the end of the training stream."""
-    args: argparse.Namespace = arguments(__doc__, steps=1200, batch=128, lr=1e-3, count=60_000)
+    args: argparse.Namespace = arguments(__doc__, steps=2200, batch=256, lr=1e-3, count=60_000)
     images = load_images(args.work, TRAIN_SEED, args.count)
     tokenizer = make_tokenizer(args.work / "tokenizer")
     model: nn.Module = new_clip(tokenizer).to(device())

@@ -141,7 +141,7 @@ class AdapterLoss:
         self.breeds = scenes[:, list(ATTRIBUTES).index("breed")].numpy()
         self.members = [np.flatnonzero(self.breeds == b) for b in range(len(OXFORD_PETS))]
         tables = [load_captions(args.work, k, w, each=CAPTIONS, count=args.pictures) for k, w in KINDS.items()]
-        self.captions, self.no_text = torch.stack(tables).to(device()), self.encode.no_text()
+        self.captions, self.nothing = torch.stack(tables).to(device()), self.encode.without_content()
         self.alphas = new_scheduler().alphas_cumprod.to(device())
 
     def __call__(self, step: int) -> Tensor:
@@ -150,7 +150,8 @@ class AdapterLoss:
         numbers = rng.integers(0, CAPTIONS, self.batch)
         rows = Rows(*(torch.from_numpy(x).to(device()) for x in draw_rows(self.breeds, self.members, self.batch, rng)))
         said = self.captions[rows.kind, rows.target, torch.from_numpy(numbers).to(device())]
-        text = self.encode(torch.where(rows.drop_text[:, None], self.no_text, said))
+        nothing = self.nothing[torch.from_numpy(rng.integers(0, len(self.nothing), self.batch)).to(device())]
+        text = self.encode(torch.where(rows.drop_text[:, None], nothing, said))
         tokens = self.model.project(self.embeddings[rows.reference] * ~rows.drop_image[:, None])
         clean = self.latents[rows.target].float()
         noisy, noise, t = add_noise(clean, self.alphas)
@@ -168,7 +169,7 @@ def new_adapter(args: argparse.Namespace) -> ConditionedUNet:
 
 def main() -> None:
     """Trains, resuming from the last checkpoint."""
-    args = arguments(__doc__, steps=2000, batch=32, lr=1e-3, count=60_000, pictures=60_000, decay_from=0.5)
+    args = arguments(__doc__, steps=1900, batch=256, lr=1e-3, count=60_000, pictures=60_000, decay_from=0.5)
     model = new_adapter(args)
     loss = AdapterLoss(model, args)
     compile_on_gpu(model)

@@ -126,7 +126,7 @@ def train(
         step += 1
         progress.note(step, loss)
         if progress.should_save(step):
-            save(path, step, model, optimizer, average)
+            save(path, args, step, model, optimizer, average)
     return average
 
 
@@ -162,11 +162,19 @@ class Progress:
         return True
 
 
-def save(path: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> None:
+def save(
+    path: Path,
+    args: argparse.Namespace,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Average,
+) -> None:
     """Writes a checkpoint atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.weights}
+    state = {"step": step, "batch": args.batch, "average": average.weights}
+    state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save(state, part)
     part.rename(path)
 
@@ -178,11 +186,12 @@ def load_average(path: Path) -> dict[str, Tensor]:
     return torch.load(path, map_location=device(), weights_only=True)["average"]
 
 
-def steps_done(work: Path) -> dict[str, int]:
-    """Stage -> steps its checkpoint has behind it, of every checkpoint in a folder."""
+def steps_done(work: Path) -> dict[str, list[int]]:
+    """Stage -> steps and batch that its checkpoint has behind it, of every checkpoint in a folder."""
     stages = ("clip", "vae", "vae-decoder", "unet", "ip-adapter", "resnet")
-    paths = {stage: work / f"{stage}.pt" for stage in stages}
-    return {k: int(torch.load(p, mmap=True, weights_only=True)["step"]) for k, p in paths.items() if p.exists()}
+    found = {stage: work / f"{stage}.pt" for stage in stages if (work / f"{stage}.pt").exists()}
+    states = {stage: torch.load(path, mmap=True, weights_only=True) for stage, path in found.items()}
+    return {stage: [int(state["step"]), int(state["batch"])] for stage, state in states.items()}
 
 
 def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> int:

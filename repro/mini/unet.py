@@ -26,6 +26,11 @@ CAPTION_DROPOUT = 0.1
 CAPTIONS = 8
 """Of every picture."""
 
+NEGATIVE = (
+    *("monochrome", "lowres", "bad anatomy", "worst quality", "low quality"),  # IP-Adapter's default, and DALDA's
+    *("blurry", "deformed", "ugly", "watermark", "cropped", "out of focus", "jpeg artifacts", "extra legs", "text"),
+)
+
 SNR_GAMMA = 5.0
 FULL = frozenset({"breed", "background", "pose", "style"})
 
@@ -82,10 +87,21 @@ class TextEncoder:
         """Encodes token ids (B, 77), padded as in Stable Diffusion's pipeline, to the last hidden state."""
         return self.model(tokens.to(device()).long()).last_hidden_state
 
-    def no_text(self) -> Tensor:
-        """Token ids of the empty prompt, (77,)."""
-        tokens = self.tokenizer("", padding="max_length", max_length=77, return_tensors="pt")
-        return tokens.input_ids[0].to(device(), torch.int16)
+    def without_content(self) -> Tensor:
+        """Token ids of `texts_without_content`, int16 (N, 77)."""
+        tokens = self.tokenizer(texts_without_content(), padding="max_length", max_length=77, return_tensors="pt")
+        return tokens.input_ids.to(device(), torch.int16)
+
+
+def texts_without_content() -> list[str]:
+    """What stands in for a dropped caption: mostly nothing, and negative prompts, which are the other half of guidance.
+
+    To a model that never met them they would be captions of something strange, and guidance would lead away from that:
+    here to white skies and drawings.
+    """
+    rng = np.random.default_rng(0)
+    some = [", ".join(rng.permutation(NEGATIVE)[: rng.integers(1, 7)].tolist()) for _ in range(12)]
+    return [""] * 24 + [", ".join(NEGATIVE[:5])] * 12 + some
 
 
 @torch.no_grad()
@@ -146,11 +162,13 @@ def v_loss(output: Tensor, clean: Tensor, noise: Tensor, alphas: Tensor) -> Tens
 
 
 def training_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption for the UNet: half are complete, half mention what they happen to."""
-    if rng.random() < 0.5:
-        extra = {part for part in PARTS - FULL if rng.random() < 0.1}
-        return caption(scene, rng, parts=FULL | extra)
-    return caption(scene, rng)
+    """A caption for the UNet: half are complete, half mention what they happen to; who names no style wants a photo."""
+    complete = rng.random() < 0.5
+    rates = {part: 0.1 if part not in FULL else 1.0 if complete else 0.7 for part in sorted(PARTS)}
+    parts = {part for part, rate in rates.items() if rng.random() < rate}
+    if scene.style != "photo":
+        parts.add("style")
+    return caption(scene, rng, parts=frozenset(parts))
 
 
 class UNetLoss:
@@ -160,7 +178,7 @@ class UNetLoss:
         self.unet, self.batch = unet, args.batch
         self.latents, self.encode = load_latents(args), TextEncoder(args)
         captions = load_captions(args.work, "unet", training_caption, each=CAPTIONS, count=args.pictures)
-        self.captions, self.no_text = captions.to(device()), self.encode.no_text()
+        self.captions, self.nothing = captions.to(device()), self.encode.without_content()
         self.alphas = new_scheduler().alphas_cumprod.to(device())
 
     def __call__(self, step: int) -> Tensor:
@@ -169,7 +187,8 @@ class UNetLoss:
         at = torch.from_numpy(rng.integers(0, len(self.latents) - 1000, self.batch)).to(device())
         number = torch.from_numpy(rng.integers(0, CAPTIONS, self.batch)).to(device())
         dropped = torch.from_numpy(rng.random(self.batch) < CAPTION_DROPOUT).to(device())
-        text = self.encode(torch.where(dropped[:, None], self.no_text, self.captions[at, number]))
+        nothing = self.nothing[torch.from_numpy(rng.integers(0, len(self.nothing), self.batch)).to(device())]
+        text = self.encode(torch.where(dropped[:, None], nothing, self.captions[at, number]))
         clean = self.latents[at].float()
         noisy, noise, t = add_noise(clean, self.alphas)
         return v_loss(self.unet(noisy, t, text).sample.float(), clean, noise, self.alphas[t])
@@ -177,7 +196,7 @@ class UNetLoss:
 
 def main() -> None:
     """Trains, resuming from the last checkpoint."""
-    args = arguments(__doc__, steps=10_000, batch=32, lr=1e-3, count=60_000, pictures=60_000, decay_from=0.5)
+    args = arguments(__doc__, steps=3400, batch=512, lr=1e-3, count=60_000, pictures=60_000, decay_from=0.5)
     unet = new_unet()
     loss = UNetLoss(unet, args)
     compile_on_gpu(unet)

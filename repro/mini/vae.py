@@ -1,8 +1,7 @@
 """Trains the autoencoder of the mini model: `python -m repro.mini.vae --work out/mini`.
 
-Factor 4, 16 latent channels: 64 x 64 x 3 pictures become 16 x 16 x 16 latents. First everything is trained
-(`--steps`), then the decoder alone on the frozen encoder (`--decoder-steps`), which may go on while the UNet already
-learns the latents.
+Factor 4, 16 latent channels: 64 x 64 x 3 pictures become 16 x 16 x 16 latents. `repro.mini.decoder` improves the
+decoder afterwards, also while the UNet already learns the latents.
 """
 
 import argparse
@@ -14,16 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from repro.mini.data import TRAIN_SEED, load_images
-from repro.mini.training import (
-    arguments,
-    compile_on_gpu,
-    device,
-    load_average,
-    resident,
-    step_rng,
-    to_tensor,
-    train,
-)
+from repro.mini.training import arguments, compile_on_gpu, device, resident, step_rng, to_tensor, train
 
 KL_WEIGHT = 1e-6
 
@@ -58,24 +48,24 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
     return 2 * F.mse_loss(output, target) + F.l1_loss(output, target) + 0.5 * edges
 
 
+def draw_pictures(images: Tensor, stage: str, step: int, batch: int) -> Tensor:
+    """The pictures of a step, float32 (B, 3, 64, 64) in [-1, 1]."""
+    indices = np.sort(step_rng(stage, step).integers(0, len(images), batch))
+    return to_tensor(images[torch.from_numpy(indices).to(images.device)])
+
+
 class VaeLoss:
     """The loss of one step: reconstruction from a sampled latent plus a small KL term."""
 
-    def __init__(self, vae: AutoencoderKL, images: np.ndarray, batch: int, *, stage: str) -> None:
-        self.vae, self.images, self.batch, self.stage = vae, resident(images), batch, stage
+    def __init__(self, vae: AutoencoderKL, images: np.ndarray, batch: int) -> None:
+        self.vae, self.images, self.batch = vae, resident(images), batch
 
     def __call__(self, step: int) -> Tensor:
         """Scalar loss of the step's batch."""
-        rng = step_rng(self.stage, step)
-        indices = np.sort(rng.integers(0, len(self.images), self.batch))
-        x = to_tensor(self.images[torch.from_numpy(indices).to(self.images.device)])
-        if self.stage == "vae":
-            posterior = self.vae.encode(x).latent_dist
-            kl = posterior.kl().float().mean()
-            return reconstruction_loss(self.vae.decode(posterior.sample()).sample.float(), x) + KL_WEIGHT * kl
-        with torch.no_grad():
-            latents = self.vae.encode(x).latent_dist.mode()
-        return reconstruction_loss(self.vae.decode(latents).sample.float(), x)
+        x = draw_pictures(self.images, "vae", step, self.batch)
+        posterior = self.vae.encode(x).latent_dist
+        output = self.vae.decode(posterior.sample()).sample.float()
+        return reconstruction_loss(output, x) + KL_WEIGHT * posterior.kl().float().mean()
 
 
 @torch.no_grad()
@@ -112,24 +102,16 @@ def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Trains both stages and prints the reconstruction quality on held-out pictures."""
-    args: argparse.Namespace = arguments(__doc__, steps=5000, decoder_steps=0, batch=16, lr=1.2e-3, count=60_000)
+    """Trains and prints the reconstruction quality on held-out pictures."""
+    args: argparse.Namespace = arguments(__doc__, steps=2700, batch=64, lr=1.2e-3, count=20_000)
     images = load_images(args.work, TRAIN_SEED, args.count)
     learner, vae = new_vae(), new_vae()
     for part in (learner.encoder, learner.decoder):
         compile_on_gpu(part)
-    if not args.decoder_steps:
-        loss = VaeLoss(learner, images[:-1000], args.batch, stage="vae")
-        vae.load_state_dict(train("vae", learner, loss, args, decay_from=0.3, half=True).weights)
-        centre_latents(vae, images[:4000])
-        torch.save({"average": vae.state_dict()}, args.work / "vae-centred.pt")
-    else:
-        learner.load_state_dict(load_average(args.work / "vae-centred.pt"))
-        learner.encoder.requires_grad_(False)
-        learner.quant_conv.requires_grad_(False)
-        args.steps = args.decoder_steps
-        loss = VaeLoss(learner, images[:-1000], args.batch, stage="vae-decoder")
-        vae.load_state_dict(train("vae-decoder", learner, loss, args, half=True).weights)
+    loss = VaeLoss(learner, images[:-1000], args.batch)
+    vae.load_state_dict(train("vae", learner, loss, args, decay_from=0.3, half=True).weights)
+    centre_latents(vae, images[:4000])
+    torch.save({"average": vae.state_dict()}, args.work / "vae-centred.pt")
     print("PSNR:", psnr(vae, images[-1000:]), "dB")
 
 

@@ -22,8 +22,6 @@ MODEL = EMBEDDED / "mini"
 ADAPTER = "ip-adapter_mini.safetensors"
 BREEDS = OXFORD_PETS[::3]
 
-pytestmark = pytest.mark.skipif(not MODEL.exists(), reason="the embedded model is still being trained")
-
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):

@@ -11,12 +11,13 @@ from torch import nn
 
 from fastgen.petworld.attributes import OXFORD_PETS
 from repro.mini.assemble import half, write_scoring_clip
-from repro.mini.clip import agreement, new_clip, pixels, soft_cross_entropy
-from repro.mini.data import training_scene
-from repro.mini.ip_adapter import conflicting_caption, draw_row
+from repro.mini.captions import ATTRIBUTES, caption_rng, load_captions, scene_numbers
+from repro.mini.clip import agreement, draw_caption, drawn_parts, new_clip, pixels, soft_cross_entropy
+from repro.mini.data import TRAIN_SEED, load_images, training_scene
+from repro.mini.ip_adapter import conflicting_caption, draw_rows
 from repro.mini.tokenizer import make_tokenizer
-from repro.mini.training import Average, learning_rate, step_rng, train
-from repro.mini.unet import add_noise, new_scheduler, v_loss
+from repro.mini.training import Average, Progress, learning_rate, step_rng, train
+from repro.mini.unet import add_noise, new_scheduler, training_caption, v_loss
 from repro.mini.vae import centre_latents, new_vae
 
 
@@ -56,10 +57,54 @@ def test_noise_is_diffusers_noise_at_one_timestep_per_part_of_the_schedule() -> 
 
 
 def test_agreement_is_what_the_captions_say() -> None:
-    scene = training_scene(0, 1)
-    other_place = replace(scene, background="lake" if scene.background != "lake" else "snow")
-    fits = agreement([scene, other_place], [frozenset({"breed"}), frozenset({"breed", "background"})])
-    assert fits.tolist() == [[True, False], [True, True]]
+    names = list(ATTRIBUTES)
+    scenes = torch.tensor([[3, 1, 0, 0, 0, 0], [3, 2, 0, 0, 0, 0]], dtype=torch.uint8)
+    mentioned = torch.tensor([[n in said for n in names] for said in ({"breed"}, {"breed", "background"})])
+    assert names[:2] == ["breed", "background"]
+    assert agreement(scenes, mentioned).tolist() == [[True, False], [True, True]]
+
+
+def test_caption_tables_hold_what_the_pipeline_would_tokenize(tmp_path: Path) -> None:
+    table = load_captions(tmp_path, "unet", training_caption, each=3, count=4)
+    tokenizer = make_tokenizer(tmp_path / "tokenizer")
+    for picture in range(4):
+        scene = training_scene(TRAIN_SEED, picture)
+        texts = [training_caption(scene, caption_rng("unet", picture, number)) for number in range(3)]
+        expected = tokenizer(texts, padding="max_length", max_length=77, truncation=True).input_ids
+        assert table[picture].tolist() == expected
+    assert load_captions(tmp_path, "unet", training_caption, each=3, count=4).equal(table)
+
+
+def test_tables_of_scenes_and_of_mentioned_parts_say_what_captions_say() -> None:
+    numbers, parts = scene_numbers(10, 14), drawn_parts(10, 14)
+    for row, picture in enumerate(range(10, 14)):
+        scene = training_scene(TRAIN_SEED, picture)
+        assert [values[n] for values, n in zip(ATTRIBUTES.values(), numbers[row], strict=True)] == [
+            getattr(scene, name) for name in ATTRIBUTES
+        ]
+        for number in range(parts.shape[1]):
+            text = draw_caption(scene, caption_rng("clip", picture, number)).lower()
+            if parts[row, number, list(ATTRIBUTES).index("breed")]:
+                assert scene.breed.lower().split()[0] in text
+
+
+def test_pictures_are_rendered_once_and_shorter_sets_are_their_beginning(tmp_path: Path) -> None:
+    short = np.array(load_images(tmp_path, TRAIN_SEED, 3))
+    longer = load_images(tmp_path, TRAIN_SEED, 5)
+    assert np.array_equal(longer[:3], short) and longer.shape == (5, 64, 64, 3)
+    (tmp_path / f"images-{TRAIN_SEED}-3.npy").unlink()
+    assert np.array_equal(load_images(tmp_path, TRAIN_SEED, 3), short)
+    assert not (tmp_path / f"images-{TRAIN_SEED}-3.npy").exists()
+
+
+def test_minutes_become_the_steps_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**6))  # every look at the clock is a second later
+    monkeypatch.setattr("repro.mini.training.time.time", lambda: float(next(clock)))
+    progress = Progress("toy", argparse.Namespace(steps=10_000, minutes=10.0))
+    for step in range(1, 101):
+        progress.note(step, torch.zeros(()))
+    # the second 50 steps took one look at the clock
+    assert progress.steps == pytest.approx(100 + 600 * 50, rel=0.02)
 
 
 def test_soft_cross_entropy_equals_torch_for_one_hot_targets() -> None:
@@ -110,17 +155,18 @@ def test_a_conflicting_caption_never_names_the_pictures_place_or_pose() -> None:
 
 
 def test_adapter_rows_have_the_promised_shares() -> None:
-    scenes = [training_scene(0, i) for i in range(200)]
-    breeds = np.array([s.breed for s in scenes])
-    by_breed = {b: np.flatnonzero(breeds == b) for b in OXFORD_PETS if (breeds == b).any()}
-    rng = np.random.default_rng(0)
-    rows = [draw_row(scenes, by_breed, int(rng.integers(200)), rng) for _ in range(4000)]
-    elsewhere = [r for r in rows if r.scale < 1]
-    assert abs(len(elsewhere) / len(rows) - 0.25) < 0.03
-    assert all(0.1 <= r.scale <= 0.4 and breeds[r.reference] == breeds[r.target] for r in elsewhere)
-    assert all(r.reference == r.target for r in rows if r.scale == 1)
-    assert abs(np.mean([r.drop_image for r in rows]) - 0.1) < 0.02
-    assert np.mean([r.text == "" for r in rows]) > 0.08
+    breeds = scene_numbers(0, 200)[:, 0]
+    members = [np.flatnonzero(breeds == b) for b in range(len(OXFORD_PETS))]
+    rows = draw_rows(breeds, members, 4000, np.random.default_rng(0))
+    far = rows.kind == 0
+    assert abs(far.mean() - 0.25) < 0.03 and abs((rows.kind == 1).mean() - 0.2) < 0.03
+    assert ((rows.scale[far] >= 0.1) & (rows.scale[far] <= 0.4)).all()
+    assert (breeds[rows.reference] == breeds[rows.target]).all()
+    assert (rows.reference[far] != rows.target[far]).mean() > 0.5
+    assert (rows.reference[~far] == rows.target[~far]).all()
+    assert ((rows.scale[~far] >= 0.7) & (rows.scale[~far] <= 1)).all() and abs((rows.scale == 1).mean() - 0.375) < 0.03
+    assert abs(rows.drop_image.mean() - 0.1) < 0.02 and abs(rows.drop_text.mean() - 0.1) < 0.02
+    assert abs((rows.drop_image & rows.drop_text).mean() - 0.05) < 0.02
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -134,8 +180,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
                 x = torch.from_numpy(step_rng("toy", step).normal(size=(8, 4))).float()
                 return (model(x) + torch.randn(8, 2)).square().mean()
 
-            args = argparse.Namespace(work=work, steps=steps, lr=1e-2)
-            average = train("toy", model, loss_at, args, decay_from=1.0, every=10)
+            args = argparse.Namespace(work=work, steps=steps, minutes=0.0, batch=8, lr=1e-2)
+            average = train("toy", model, loss_at, args, decay_from=1.0)
         assert average is not None
         return average.weights
 
