@@ -25,16 +25,19 @@ class Backend(Protocol):
 
     device: torch.device
 
+    def rows(self, component: str) -> int:
+        """Rows of every execution of a component: `spec.batch`, or less where more together gain nothing."""
+
     def __call__(self, component: str, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Run one component on exactly `spec.batch` rows."""
+        """Run one component on exactly `rows(component)` rows."""
 
 
 class Engine:
     """Text encoder, image encoder, UNet and VAE of one model, ready to run.
 
-    Every execution has exactly `spec.batch` rows: a call with more is cut into pieces, the last piece is filled up
-    with copies of its last row. Kernels choose their order of summation by shape, so one fixed shape is what makes
-    a row's result the same however many rows a call has.
+    Every execution of a component has the same number of rows, `spec.batch` or less: a call with more is cut into
+    pieces, the last piece is filled up with copies of its last row. Kernels choose their order of summation by shape,
+    so one fixed shape is what makes a row's result the same however many rows a call has.
 
     Attributes:
         spec: content of engine.json.
@@ -121,11 +124,11 @@ class Engine:
         return self.run("vae_encoder", {"image": image})
 
     def run(self, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Check a call, then run it in pieces of exactly `spec.batch` rows."""
+        """Check a call, then run it in pieces of one size."""
         part = self.spec.components.get(name)
         if part is None:
             raise EngineError(self._no_adapter())
-        rows, size = part.check(name, tensors), self.spec.batch
+        rows, size = part.check(name, tensors), self._backend.rows(name)
         outputs = []
         for start in range(0, rows, size):
             piece = {key: tensor[start : start + size] for key, tensor in tensors.items()}

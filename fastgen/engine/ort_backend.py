@@ -46,7 +46,7 @@ class OrtBackend:
         options.use_deterministic_compute = True
         options.log_severity_level = 3
         cuda = (CUDA, {**CUDA_OPTIONS, "device_id": str(self.device.index)})
-        self._programs = {}
+        self._batch, self._programs = spec.batch, {}
         for name, part in spec.components.items():
             path = folder / GRAPHS / f"{name}.onnx"
             try:
@@ -60,6 +60,10 @@ class OrtBackend:
                     "--provider cpu"
                 )
             self._programs[name] = OrtProgram(session, part, self.device)
+
+    def rows(self, component: str) -> int:
+        """Rows of every execution: the engine's batch for all components."""
+        return self._batch
 
     def __call__(self, component: str, tensors: Mapping[str, Tensor]) -> Tensor:
         """Run one component on one batch; the result lies on `device` and belongs to the caller."""

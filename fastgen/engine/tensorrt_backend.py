@@ -36,7 +36,7 @@ class TensorRTBackend:
         engines = {name: self._read_plan(folder, spec, name) for name in spec.components}
         size = max(engine.device_memory_size_v2 for engine in engines.values())
         self._scratch = torch.empty(max(size, 1), dtype=torch.uint8, device=self.device)
-        self._programs = {}
+        self._batch, self._programs = spec.batch, {}
         for name, engine in engines.items():
             try:
                 program = TensorRTProgram(trt, engine, spec.components[name], spec.batch, self._scratch, stream)
@@ -44,6 +44,10 @@ class TensorRTBackend:
                 reason = self._logger.reason()
                 raise EngineError(f"{_plan_path(folder, name)}: {error}{reason}; {_again(spec)}") from None
             self._programs[name] = program
+
+    def rows(self, component: str) -> int:
+        """Rows of every execution: the engine's batch for all components."""
+        return self._batch
 
     def __call__(self, component: str, tensors: Mapping[str, Tensor]) -> Tensor:
         """Run one component on one batch; the result lies on `device` and belongs to the caller."""

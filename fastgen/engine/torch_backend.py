@@ -65,14 +65,13 @@ class TorchBackend:
             return PlainProgram(module, self.device)
         return RecordedProgram(module, spec.components[name], self._rows[name], stream)
 
+    def rows(self, component: str) -> int:
+        """Rows of every execution; see `rows_together`."""
+        return self._rows[component]
+
     def __call__(self, component: str, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Run one component on one batch; the result lies on `device`."""
-        program, rows = self._programs[component], self._rows[component]
-        batch = len(next(iter(tensors.values())))
-        if rows == batch:
-            return program(tensors)
-        pieces = [{name: tensor[i : i + rows] for name, tensor in tensors.items()} for i in range(0, batch, rows)]
-        return torch.cat([program(piece) for piece in pieces])
+        """Run one component on exactly `rows(component)` rows; the result lies on `device`."""
+        return self._programs[component](tensors)
 
 
 def rows_together(component: str, spec: EngineSpec) -> int:

@@ -88,9 +88,13 @@ def test_pieces_of_the_decoder_have_one_shape_and_change_no_image(half_path, mon
     monkeypatch.setattr(torch_backend, "PIECE_PIXELS", 3 * 64 * 64)
     pieces = load_engine(half_path)
     assert rows_together("vae_decoder", pieces.spec) == 2 and rows_together("unet", pieces.spec) == BATCH
+    programs, decoded = pieces._backend._programs, []
+    decode = programs["vae_decoder"]
+    programs["vae_decoder"] = lambda tensors: decoded.append(len(tensors["latents"])) or decode(tensors)
     together = pieces.decode(latents)
     assert compare(together, whole.decode(latents))["psnr_db"] > 50
     assert torch.equal(pieces.decode(latents[2:]), together[2:])
+    assert decoded == [2, 2, 2], "three images take two pieces of two, and one image one: not a whole batch"
     monkeypatch.setattr(torch_backend, "PIECE_PIXELS", 1)
     assert rows_together("vae_decoder_fp32", pieces.spec) == 1
 
