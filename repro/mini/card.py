@@ -83,6 +83,8 @@ each. The ResNet learnt 64 made-up breeds and has never seen the 37 or the 12 no
 of the novel ones.
 
 Steps x batch: {trained}.
+The last 700 steps of the UNet and the last 300 of the adapter had a batch of 32 and a fresh optimiser: they taught the
+model negative prompts, which the recipe has from the start now.
 
 ## What it can do
 
