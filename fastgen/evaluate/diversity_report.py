@@ -96,8 +96,9 @@ def notes_of(report: Mapping[str, Any]) -> list[str]:
         notes.append(f"{few} of {len(classes)} classes have fewer than two images and no _intra")
     if counts["reference_missing"]:
         notes.append(
-            f"{counts['reference_missing']} images have a reference that was not found and no _ref; run this "
-            "in the folder in which `fastgen run` was typed, with the references in their place"
+            f"{counts['reference_missing']} images have a reference that was not found "
+            f"({report['missing_references'][0]}, ...) and no _ref; run this in the folder in which `fastgen "
+            "run` was typed, with the references in their place"
         )
     if counts["without_reference"]:
         notes.append(f"{counts['without_reference']} images were made without a reference and have no _ref")

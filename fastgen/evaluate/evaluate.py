@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastgen import __version__
-from fastgen.errors import DataError
+from fastgen.errors import SHOWN, DataError
 from fastgen.evaluate.class_images import ClassImages, LoadReference, RealImages, read_classes
 from fastgen.evaluate.diversity import ClassDiversity, Diversity
 from fastgen.evaluate.diversity_plot import diversity_plot, score_plot
@@ -95,6 +95,7 @@ def evaluate(
         },
         "metrics": metrics,
         "scores": score_entry(classes),
+        "missing_references": real.missing[:SHOWN],
     }
     report["notes"] = notes_of(report)
     atomic_write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")

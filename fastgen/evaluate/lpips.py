@@ -1,6 +1,7 @@
 """LPIPS v0.1 with AlexNet or VGG-16: the trunk from torchvision, the linear heads from a package that ships them."""
 
 import pickle
+import struct
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,10 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """LPIPS shifts by (-.030, -.088, -.188) and scales by (.458, .448, .450) on [-1, 1]: the same on [0, 1]."""
 
-UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError)
+UNREADABLE = (
+    OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, struct.error,
+    pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
 """What torch, its hub and safetensors raise over files that are missing, damaged or something else."""
 
 
