@@ -73,10 +73,7 @@ def evaluate(
         OutputError: if there are no shards, or one is damaged.
         DataError: if no row is good.
     """
-    output = open_output(out)
-    if not len(output.good):
-        statuses = {name: count for name, count in status_counts(output.status).items() if count}
-        raise DataError(f"{out}: none of its {len(output)} rows is good ({statuses}); see fastgen verify {out}")
+    output = _open(out)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     measures = [clip_measure(clip, device=device), _perceptual(output, lpips, device)]
     folder = Path(to) if to is not None else Path(out) / "evaluate"
@@ -102,6 +99,14 @@ def evaluate(
     _plots(folder, report, measures, name=Path(out).name)
     print_report(report, title=str(out), console=console or Console())
     return report
+
+
+def _open(out: str | Path) -> Output:
+    output = open_output(out)
+    if not len(output.good):
+        statuses = {name: count for name, count in status_counts(output.status).items() if count}
+        raise DataError(f"{out}: none of its {len(output)} rows is good ({statuses}); see fastgen verify {out}")
+    return output
 
 
 def _perceptual(output: Output, lpips: str | None, device: str) -> Measure:

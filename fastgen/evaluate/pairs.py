@@ -31,9 +31,12 @@ class VectorSums:
 
     def add(self, vector: np.ndarray) -> None:
         """Takes in one vector, (D,)."""
-        exact = vector.astype(np.float64)
+        exact = vector.astype(np.float64)  # a copy: it becomes the sum
+        if self.n:
+            self.total += exact
+        else:
+            self.total = exact
         self.n += 1
-        self.total = self.total + exact
         self.squares += float(exact @ exact)
 
 

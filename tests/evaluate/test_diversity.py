@@ -140,6 +140,15 @@ def test_the_same_images_with_other_parents_are_another_measurement(tmp_path):
     assert found.ref == (1, 49, 4)
 
 
+def test_a_donor_is_not_taken_for_the_real_image_it_was_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setitem(REAL, "a", REAL["donor"])
+    measured, red = diversity(tmp_path, [row(0, 1, "a")])
+    assert measured.measure(red, Grey().measure).real == 1
+    again, red = diversity(tmp_path / "two", [row(0, 1, "donor")])
+    found = Diversity(again.output, again.hashes, again.real, tmp_path / "cache").measure(red, Grey().measure)
+    assert (found.real, found.class_real) == (0, None)
+
+
 def test_kept_numbers_are_exact(tmp_path):
     measured, red = diversity(tmp_path, THREE)
     found = measured.measure(red, Grey().measure)

@@ -42,10 +42,14 @@ def test_distances_equal_torchmetrics(name, tmp_path):
     found = lpips_measure(f"{name}={file}", side=SIDE)
     assert (found.name, found.kind) == (f"lpips_{name}", "distance")
     one, other = pictures(2), pictures(2, seed=1)
-    expected = oracle(as_pixels(one), as_pixels(other), normalize=True).flatten()
-    distances = np.square(found.embed(one).astype(np.float64) - found.embed(other)).sum(1)
-    assert float(expected.min()) > 1e-5
-    np.testing.assert_allclose(distances, expected, rtol=1e-3)
+    expected, stages = oracle(as_pixels(one), as_pixels(other), normalize=True, retperlayer=True)
+    squares = np.square(found.embed(one).astype(np.float64) - found.embed(other))
+    np.testing.assert_allclose(squares.sum(1), expected.flatten(), rtol=1e-4)
+    # stage by stage: in a random network the deep stages add little to the sum, and could be wrong unseen
+    widths = [output[0].numel() for output in oracle.net(as_pixels(one))]
+    parts = np.split(squares, np.cumsum(widths)[:-1], axis=1)
+    for part, stage in zip(parts, stages, strict=True):
+        np.testing.assert_allclose(part.sum(1), stage.flatten(), rtol=1e-3)
 
 
 def test_images_of_other_sizes_are_squashed_and_the_hash_knows_the_side(tmp_path):
