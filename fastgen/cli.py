@@ -139,6 +139,21 @@ def inspect(out: Path, **options: Any) -> None:
 
 
 @main.command()
+@click.argument("out", type=ExistingFolder)
+@click.option("--clip", help="CLIP of CLIP-I: a folder, or NAME=WEIGHTS; default: the embedded one.")
+@click.option("--lpips", metavar="NET[=FILE]", help="alex or vgg; default: resnet_distance, which needs no download.")
+@click.option("--to", type=AnyPath, help="Folder for report.json and the plots; default: OUT/evaluate.")
+def evaluate(out: Path, **options: Any) -> None:
+    """Measure diversity and closeness to the references (CLIP-I, LPIPS); write report.json and plots."""
+    from fastgen.evaluate.evaluate import evaluate as evaluate_output
+    from fastgen.production.references import reference_loader
+
+    report = evaluate_output(out, load_reference=reference_loader(out), **options)
+    for name in ("report.json", *(f"{measure}.png" for measure in report["encoders"]), "scores.png"):
+        click.echo((options["to"] or out / "evaluate") / name)
+
+
+@main.command()
 @click.option("--real", required=True, type=ExistingFolder, help="Real images: one folder per class.")
 @click.option("--out", required=True, type=AnyPath, help="Folder for metrics.json and the heads.")
 @click.option("--synthetic", type=ExistingFolder, help="Output folder of `fastgen run`; adds the second arm.")

@@ -5,6 +5,7 @@ other. It is not the model that encodes image prompts: that one is part of an en
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgen.errors import ModelError
+from fastgen.files import sha256_json
+from fastgen.weights_hash import weights_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +107,12 @@ class ScoringClip:
         except Exception as error:  # open_clip raises whatever json, torch and transformers raise
             raise ModelError(f"scoring CLIP {source}: {error}; allowed: {WHAT_LOADS}") from error
         return cls(model.eval().requires_grad_(False), preprocess, tokenizer, device=device)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the weights and of the preprocessing: models that share it embed images alike."""
+        preprocessing = _open_clip().get_model_preprocess_cfg(self._model)
+        return sha256_json([weights_sha256(self._model), preprocessing])
 
     def embed_images(self, images: "Sequence[Image.Image]", *, batch: int = 64) -> NDArray[np.float32]:
         """Embeds images of any size, with the model's own preprocessing.

@@ -12,15 +12,16 @@ LEAF = {"errors", "files", "lock", "capacity", "fields", "row_parts", "records",
 TOP = {"__init__", "__main__", "cli", "demo"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAF},
-    "clip": set(),
+    "weights_hash": set(),
+    "clip": {"weights_hash"},
     "petworld": set(),
     "bank": set(),
     "engine": set(),
     "shards": set(),
     "plan": {"bank", "clip", "petworld"},
     "generate": {"engine", "shards"},
-    "train": {"shards", "clip"},
-    "evaluate": {"shards", "clip"},
+    "train": {"shards", "clip", "weights_hash"},
+    "evaluate": {"shards", "clip", "weights_hash"},
     "production": {"bank", "clip", "engine", "generate", "plan", "shards"},
 }
 HEAVY = {

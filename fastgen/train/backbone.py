@@ -3,16 +3,16 @@
 An `if` per name, no registry: `load_backbone` is the one place where a name becomes a network.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastgen.errors import FastgenError, ModelError
+from fastgen.weights_hash import weights_sha256
 
 BACKBONES = ("mini-resnet", "mini-clip", "resnet50", "clip-vit-b16")
 NORMS = ("own", "half")
@@ -201,13 +201,3 @@ def _load_clip(name: str, weights: Path | None, device: str) -> Backbone:
         encode_text=encode_text,
         device=device,
     )
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """Hash of a network's parameters and buffers: names, shapes, types and bytes, ordered by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        value = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -8,33 +8,13 @@ import torch
 
 from fastgen.errors import FastgenError, ModelError
 from fastgen.train import backbone as module
-from fastgen.train.backbone import MINI_CLIP, MINI_RESNET, load_backbone, weights_sha256
+from fastgen.train.backbone import MINI_CLIP, MINI_RESNET, load_backbone
+from tests.tiny_resnet import make_tiny_resnet
 
 
 @pytest.fixture(scope="module")
 def resnet_folder(tmp_path_factory):
-    """A timm folder: resnet10t with narrow stages, 32 px, random weights."""
-    import timm
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("resnet")
-    args = {"channels": [8, 8, 16, 24], "stem_width": 8, "stem_type": "deep"}
-    torch.manual_seed(0)
-    model = timm.create_model("resnet10t", num_classes=5, **args)
-    save_file(model.state_dict(), folder / "model.safetensors")
-    config = {
-        "architecture": "resnet10t",
-        "num_classes": 5,
-        "num_features": 24,
-        "model_args": args,
-        "pretrained_cfg": {
-            "input_size": [3, 32, 32], "mean": [0.4, 0.4, 0.4], "std": [0.2, 0.2, 0.2],
-            "interpolation": "bilinear", "crop_pct": 1.0, "classifier": "fc", "first_conv": "conv1.0",
-            "num_classes": 5, "pool_size": [1, 1],
-        },
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    return make_tiny_resnet(tmp_path_factory.mktemp("resnet") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +69,6 @@ def test_clip_gives_unnormalised_features_and_texts(clip_folder):
     assert not np.allclose(text.norm(dim=1), 1.0)
     assert found.encode(torch.zeros(3, 3, 32, 32)).shape == (3, 16)
     assert found.recipe == MINI_CLIP
-
-
-def test_hash_depends_on_the_weights():
-    torch.manual_seed(0)
-    first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    assert weights_sha256(first) != weights_sha256(second)
-    second.load_state_dict(first.state_dict())
-    assert weights_sha256(first) == weights_sha256(second)
 
 
 @pytest.mark.parametrize(
