@@ -93,7 +93,7 @@ wordings, DDIM {steps} steps, guidance {guidance}.
 
 {text}
 
-Autoencoder: {psnr:.1f} dB (aim: >= 31 dB).
+Autoencoder: {psnr:.2f} dB (aim: >= 31 dB).
 
 Image prompt, {references} references, against a prompt that names another place and pose:
 
