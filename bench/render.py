@@ -1,9 +1,9 @@
 """How fast PetWorld pictures are drawn on one core.
 
 Command:   OMP_NUM_THREADS=1 python bench/render.py
-Hardware:  one core of an Intel Xeon at 2.5 GHz (Cascade Lake, virtual), load average 7 on two cores
-Result:    images/s: photo 93, art painting 56, cartoon 63, sketch 84, watercolor 59, pixel art 100,
-           3d render 72, cyberpunk 79 (bench/results/render-cpu.json); a run minutes before gave -11 to +32 %
+Hardware:  one core of an AMD EPYC (virtual), load average 1.5 on two cores
+Result:    images/s: photo 369, art painting 228, cartoon 241, sketch 281, watercolor 209, pixel art 334,
+           3d render 222, cyberpunk 250 (bench/results/render-cpu.json)
 
 A picture is a random scene of the 37 Oxford-IIIT breeds with a realism of 0.4 to 0.8, as `fastgen petworld`
 draws it by default, without writing it to a file. Time is the CPU time of this process, pinned to one core;

@@ -1,6 +1,7 @@
 """A stand-in for a loaded engine: no weights, every output row a function of the same input row, fast."""
 
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,6 +28,8 @@ class FakeTokenizer:
 
 class FakeEngine:
     """Has the attributes and methods of fastgen.engine.load.Engine, and counts its calls."""
+
+    undisturbed = staticmethod(nullcontext)
 
     def __init__(self, *, batch=4, seconds_per_step=0.0, fingerprint="f" * 64):
         self.spec = SimpleNamespace(

@@ -41,6 +41,7 @@ class OrtBackend:
         onnxruntime = _onnxruntime()
         on_gpu = provider != "cpu" and can_use_cuda()
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        self.spins = not on_gpu
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.use_deterministic_compute = True

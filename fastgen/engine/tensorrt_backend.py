@@ -16,6 +16,8 @@ from fastgen.errors import EngineError
 class TensorRTBackend:
     """One plan per component, all in one scratch memory: they run one after the other."""
 
+    spins = False
+
     def __init__(self, folder: Path, spec: EngineSpec, *, threads: int = 0) -> None:
         """Load the plans of an engine folder onto the current GPU.
 

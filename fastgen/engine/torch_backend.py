@@ -32,6 +32,8 @@ PIECE_PIXELS = 8 * 512 * 512
 class TorchBackend:
     """Every component as a torch module, in its precision; on a GPU channels last, the heavy ones as CUDA graphs."""
 
+    spins = False
+
     def __init__(self, folder: Path, spec: EngineSpec, *, threads: int = 0) -> None:
         """Load the fused weights of an engine folder onto the GPU if there is one, else the CPU.
 

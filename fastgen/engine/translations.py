@@ -1,4 +1,4 @@
-"""How attention and group norm are written in ONNX: with shapes as constants, except for the batch axis.
+"""How attention, group norm and GELU are written in ONNX: with shapes as constants, except for the batch axis.
 
 The exporter's own translations compute shapes at run time, from every tensor anew: 33 times in the UNet of the
 embedded model. Height and width of an engine are fixed, so all of it but the number of rows is known; the arithmetic
@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from onnxscript import opset18 as op
-from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
+from onnxscript.function_libs.torch_lib.ops.nn import aten_gelu, aten_scaled_dot_product_attention
 
 FLOAT = int(ir.DataType.FLOAT)
 
@@ -77,6 +77,14 @@ def group_norm(
     return norm
 
 
+def gelu(self: Value, approximate: str = "none") -> Value:
+    """Write gelu as x * (1 + erf(x / sqrt 2)) * 0.5, in the order in which ONNX Runtime knows it and fuses it."""
+    if approximate != "none":
+        return aten_gelu(self, approximate=approximate)
+    root, one, half = (_constant(np.array(number), self) for number in (math.sqrt(2), 1.0, 0.5))
+    return op.Mul(op.Mul(self, op.Add(op.Erf(op.Div(self, root)), one)), half)
+
+
 def _constant(array: Any, like: Value) -> Value:
     """Return a constant with the type of `like`."""
     return op.Constant(value=ir.tensor(array.astype(like.dtype.numpy())))
@@ -85,5 +93,6 @@ def _constant(array: Any, like: Value) -> Value:
 TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.scaled_dot_product_attention.default: attention,
     torch.ops.aten.group_norm.default: group_norm,
+    torch.ops.aten.gelu.default: gelu,
 }
 """What `torch.onnx.export` takes as custom_translation_table."""

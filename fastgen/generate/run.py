@@ -62,7 +62,9 @@ def generate(
         for group, members in batches([row for row in window if row.id not in failed], size):
             if should_stop():
                 return
-            yield from make_batch(group, members, engine, encoder=encoder)
+            with engine.undisturbed():
+                samples = make_batch(group, members, engine, encoder=encoder)
+            yield from samples
 
 
 @torch.inference_mode()
