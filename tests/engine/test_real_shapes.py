@@ -1,11 +1,24 @@
 """Models and adapters of the published shapes: their sizes, and (slow) the whole path over them."""
 
+import ctypes
+import gc
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tests.real_shapes import image_config, meta_parts, unet_config, vae_config, write_adapters, write_model
+
+
+@pytest.fixture(autouse=True)
+def give_memory_back():
+    """Builds look at how much memory is free: what a full-size test took must be there again for the next."""
+    yield
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def count(module):
