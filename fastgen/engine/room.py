@@ -12,7 +12,8 @@ The weights are there once in the model that is compared with, once in the engin
 half precision (bf16 makes the same ones as fp16 and was not measured, nor was TensorRT). At 256 pixels and batch 4 the
 build of the small model took 1367 MiB (onnxruntime) and 319 MiB (torch, above twice the weights) more, for what passes
 between the layers; ONNX Runtime keeps what each component once took. The factors below give 768 and 256 MiB for that:
-they are what a build needs at least, so that one is refused only where it could not succeed.
+they are meant as what a build needs at least, so that one is refused only where it could not succeed. At 512 pixels and
+with the default batch that is extrapolated, not measured.
 """
 
 from collections.abc import Iterator
