@@ -4,8 +4,6 @@
 """
 
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,33 +11,18 @@ from typing import Any
 import click
 
 from fastgen import __version__
-from fastgen.errors import DataError, FastgenError
-
-ExistingFile = click.Path(exists=True, dir_okay=False, path_type=Path)
-ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
-AnyPath = click.Path(path_type=Path)
-
-
-class Commands(click.Group):
-    """A group whose commands end with one clear line and the right exit code instead of a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; a `FastgenError` becomes its message and its exit code."""
-        try:
-            return super().invoke(ctx)
-        except FastgenError as error:
-            click.echo(f"fastgen: {error}", err=True)
-            sys.exit(error.exit_code)
-        except BrokenPipeError:
-            # The reader (`head`, say) has what it wanted; Python must not complain again when it flushes on exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
+from fastgen.cli_bank import bank
+from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder
+from fastgen.errors import DataError
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="fastgen")
 def main() -> None:
     """Generate synthetic training images offline: bank -> plan -> engine -> shards -> train."""
+
+
+main.add_command(bank)
 
 
 @main.command()
@@ -192,72 +175,6 @@ def petworld(out: Path, classes: str, **options: Any) -> None:
 
     names = classes if classes in ("oxford", "novel") else [name.strip() for name in classes.split(",")]
     click.echo(export(out, classes=names, **options, say=lambda line: click.echo(line, err=True)))
-
-
-@main.group(cls=Commands)
-def bank() -> None:
-    """Write prompt banks."""
-
-
-@bank.command()
-@click.option("--classes", required=True, type=ExistingFile, help="Text file with one class name per line.")
-@click.option("--out", required=True, type=AnyPath, help="The bank to write.")
-@click.option("--template", default="a photo of a {class}", show_default=True, help="Prompt with {class} in it.")
-@click.option("--per-class", type=int, default=1, show_default=True, help="Rows per class.")
-def template(classes: Path, out: Path, template: str, per_class: int) -> None:
-    """Write a bank with one template prompt per class (DALDA's base prompt)."""
-    from fastgen.bank.template import write_template_bank
-
-    click.echo(write_template_bank(_class_names(classes), out, template=template, per_class=per_class))
-
-
-@bank.command()
-@click.option("--classes", required=True, type=ExistingFile, help="Text file with one class name per line.")
-@click.option("--description", required=True, help="The data set in a few sentences: what its pictures show.")
-@click.option("--out", required=True, type=AnyPath, help="The bank to write.")
-@click.option("--model", required=True, help="Model name at the endpoint, or folder of a local transformers model.")
-@click.option("--base-url", help="OpenAI-compatible API, such as http://localhost:8000/v1; default: OpenAI's.")
-@click.option("--key-env", default="OPENAI_API_KEY", show_default=True, help="Environment variable with the key.")
-@click.option("--per-class", type=int, default=10, show_default=True, help="Sentences per class: so many calls.")
-@click.option("--batch-classes", type=int, help="Most classes in one request; default: 128.")
-@click.option("--temperature", type=float, default=1.0, show_default=True, help="Of sampling, 0 to 2.")
-@click.option("--concurrency", type=int, default=4, show_default=True, help="Requests at once. Changes no sentence.")
-@click.option("--cache", type=AnyPath, help="Folder of answers, so that a rerun costs nothing; default: OUT.cache.")
-@click.option("--refs", help="References the bank names: a folder beside it, or petworld.")
-@click.option("--tokenizer", type=ExistingFolder, help="Engine or model whose tokens are counted; default: CLIP's.")
-@click.option("--dry-run", is_flag=True, help="Print the messages of one call and ask nothing.")
-def llm(classes: Path, dry_run: bool, **options: Any) -> None:
-    """Write a bank of sentences by a language model (DALDA's prompts); run it again to go on."""
-    from fastgen.bank.llm import llm_messages, write_llm_bank
-
-    names = _class_names(classes)
-    if not dry_run:
-        click.echo(write_llm_bank(names, **options, say=lambda line: click.echo(line, err=True)))
-        return
-    for messages in llm_messages(names, description=options["description"], batch_classes=options["batch_classes"]):
-        for message in messages:
-            click.echo(f"--- {message['role']}\n{message['content']}")
-
-
-@bank.command("import-dalda")
-@click.argument("prompts", type=ExistingFile)
-@click.option("--out", required=True, type=AnyPath, help="The bank to write.")
-@click.option("--refs", help="References the bank names: a folder beside it, or petworld.")
-@click.option("--tokenizer", type=ExistingFolder, help="Engine or model whose tokens are counted; default: CLIP's.")
-def import_dalda(prompts: Path, **options: Any) -> None:
-    """Make a bank of the prompt file of DALDA's official code, {class: [sentences]}."""
-    from fastgen.bank.dalda_json import import_dalda_bank
-
-    click.echo(import_dalda_bank(prompts, **options, say=lambda line: click.echo(line, err=True)))
-
-
-def _class_names(path: Path) -> list[str]:
-    """The lines of a text file that are not blank."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise FastgenError(f"{path}: got bytes that are not UTF-8 ({error}); save it as UTF-8") from error
-    return [line.strip() for line in lines if line.strip()]
 
 
 @main.command()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "fastgen"
-LEAF = {"errors", "files", "lock", "capacity", "fields", "row_parts", "records", "job", "seeds"}
-TOP = {"__init__", "__main__", "cli", "demo"}
+LEAF = {"errors", "files", "lock", "capacity", "fields", "row_parts", "records", "job", "seeds", "context"}
+TOP = {"__init__", "__main__", "cli", "cli_bank", "cli_parts", "demo"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAF},
     "weights_hash": set(),
@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": set(),
     "shards": set(),
     "plan": {"bank", "clip", "petworld"},
+    "methods": {"bank", "plan"},
     "generate": {"engine", "shards"},
     "train": {"shards", "clip", "weights_hash"},
     "evaluate": {"shards", "clip", "weights_hash"},
@@ -39,7 +40,7 @@ LIGHT_STAGES = LEAF | {"shards", "petworld"}
 LIGHT_FILES = {
     f"bank/{name}.py"
     for name in "read unique references write template class_names dalda dalda_json chat answer_cache asking endpoint "
-    "instruction sentences rounds llm".split()
+    "instruction sentences rounds llm captions caption_text".split()
 }
 FILES = sorted(ROOT.rglob("*.py"))
 
