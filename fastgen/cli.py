@@ -12,7 +12,7 @@ import click
 
 from fastgen import __version__
 from fastgen.cli_bank import bank
-from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder
+from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder, class_names
 from fastgen.errors import DataError
 
 
@@ -92,6 +92,22 @@ def plan(**options: Any) -> None:
 
     for row in plan_bank(**options):
         click.echo(json.dumps(row.to_json(), ensure_ascii=False))
+
+
+@main.command("import")
+@click.argument("folder", type=ExistingFolder)
+@click.option("--out", required=True, type=AnyPath, help="The output folder to write.")
+@click.option("--classes", type=ExistingFile, help="Text file with one class name per line; default: the folders.")
+@click.option("--method", default="import", show_default=True, help="What made the images, such as datadream.")
+@click.option("--template", default="a photo of a {class}", show_default=True, help="Prompt of the images.")
+@click.option("--size", type=int, help="Side in pixels; default: that of the images, which must all have one.")
+@click.option("--shard-size", type=int, default=256, show_default=True, help="Images per shard.")
+def import_(folder: Path, classes: Path | None, **options: Any) -> None:
+    """Turn a folder of synthetic images, a folder per class, into an output folder of shards."""
+    from fastgen.production.import_images import import_images
+
+    names = None if classes is None else class_names(classes)
+    click.echo(import_images(folder, classes=names, **options, say=lambda line: click.echo(line, err=True)))
 
 
 @main.command()

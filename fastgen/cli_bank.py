@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder
+from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder, class_names
 from fastgen.errors import FastgenError
 
 
@@ -25,7 +25,7 @@ def template(classes: Path, out: Path, template: str, per_class: int) -> None:
     """Write a bank with one template prompt per class (DALDA's base prompt)."""
     from fastgen.bank.template import write_template_bank
 
-    click.echo(write_template_bank(_class_names(classes), out, template=template, per_class=per_class))
+    click.echo(write_template_bank(class_names(classes), out, template=template, per_class=per_class))
 
 
 @bank.command()
@@ -47,7 +47,7 @@ def llm(classes: Path, dry_run: bool, **options: Any) -> None:
     """Write a bank of sentences by a language model (DALDA's prompts); run it again to go on."""
     from fastgen.bank.llm import llm_messages, write_llm_bank
 
-    names = _class_names(classes)
+    names = class_names(classes)
     if not dry_run:
         click.echo(write_llm_bank(names, **options, say=lambda line: click.echo(line, err=True)))
         return
@@ -194,7 +194,7 @@ def diff_ii(out: Path, suffixes: Path, **options: Any) -> None:
     from fastgen.methods.diff_ii import write_diff_ii_bank
 
     options["classes"] = _optional_names(options["classes"])
-    click.echo(write_diff_ii_bank(out, suffixes=_class_names(suffixes), **_checked(options), say=_say))
+    click.echo(write_diff_ii_bank(out, suffixes=class_names(suffixes), **_checked(options), say=_say))
 
 
 def _diff(method: str, options: dict[str, Any]) -> None:
@@ -231,13 +231,4 @@ def _say(line: str) -> None:
 
 
 def _optional_names(path: Path | None) -> list[str] | None:
-    return None if path is None else _class_names(path)
-
-
-def _class_names(path: Path) -> list[str]:
-    """The lines of a text file that are not blank."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise FastgenError(f"{path}: got bytes that are not UTF-8 ({error}); save it as UTF-8") from error
-    return [line.strip() for line in lines if line.strip()]
+    return None if path is None else class_names(path)
