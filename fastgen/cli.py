@@ -94,6 +94,28 @@ def plan(**options: Any) -> None:
         click.echo(json.dumps(row.to_json(), ensure_ascii=False))
 
 
+@main.command()
+@click.argument("folder", type=ExistingFolder)
+@click.option("--model", help="Vision-language model: its name at the endpoint, or a local transformers folder.")
+@click.option("--captioner", help="Instead of a model: petworld (its ground truth), or a JSONL file to check.")
+@click.option("--out", type=AnyPath, help="The captions to write; default: FOLDER.captions.jsonl.")
+@click.option("--attributes", default="background,pose", show_default=True, help="What to ask for, with commas.")
+@click.option("--descriptor", default="object", show_default=True, help="Noun for what the data set shows.")
+@click.option("--base-url", help="OpenAI-compatible API, such as http://localhost:8000/v1; default: OpenAI's.")
+@click.option("--key-env", default="OPENAI_API_KEY", show_default=True, help="Environment variable with the key.")
+@click.option("--side", type=int, default=1024, show_default=True, help="Longest side in pixels that is sent.")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="Of the first question, 0 to 2.")
+@click.option("--concurrency", type=int, default=4, show_default=True, help="Requests at once. Changes no caption.")
+@click.option("--cache", type=AnyPath, help="Folder of answers, so that a rerun costs nothing; default: OUT.cache.")
+@click.option("--skip", is_flag=True, help="Leave out images without a usable answer.")
+def caption(folder: Path, attributes: str, **options: Any) -> None:
+    """Describe background and pose of real images by a vision-language model; run it again to go on."""
+    from fastgen.caption.command import caption as caption_images
+
+    names = [name.strip() for name in attributes.split(",")]
+    click.echo(caption_images(folder, attributes=names, **options, say=lambda line: click.echo(line, err=True)))
+
+
 @main.command("import")
 @click.argument("folder", type=ExistingFolder)
 @click.option("--out", required=True, type=AnyPath, help="The output folder to write.")

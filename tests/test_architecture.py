@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shards": set(),
     "plan": {"bank", "clip", "petworld"},
     "methods": {"bank", "plan"},
+    "caption": {"bank", "plan"},
     "generate": {"engine", "shards"},
     "train": {"shards", "clip", "weights_hash"},
     "evaluate": {"shards", "clip", "weights_hash"},
