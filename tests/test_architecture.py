@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "caption": {"bank", "plan"},
     "generate": {"engine", "shards"},
     "train": {"shards", "clip", "weights_hash"},
-    "evaluate": {"shards", "clip", "weights_hash"},
+    "evaluate": {"shards", "clip", "weights_hash", "bank", "plan"},
     "production": {"bank", "clip", "engine", "generate", "plan", "shards"},
 }
 HEAVY = {
