@@ -19,7 +19,7 @@ from fastgen.shards.read import Output
 
 def real_sections(
     output: Output,
-    features: Features,
+    features: Features | None,
     *,
     real: str | Path | None,
     captions: str | Path | None,
@@ -31,7 +31,7 @@ def real_sections(
 
     Args:
         output: an opened output folder with good rows.
-        features: the feature extractor.
+        features: the feature extractor; None where nothing is asked for.
         real: real images, one folder per class, for FID; None: no FID.
         captions: attributes of the images in `probe`, as `fastgen caption` and `fastgen petworld` write them; None:
             no context probe.
@@ -53,7 +53,7 @@ def real_sections(
         raise FastgenError(f"fid_images: got {fid_images}; allowed: 2 or more")
     sections: dict[str, Any] = {}
     notes: list[str] = []
-    if real is None and captions is None:
+    if features is None or (real is None and captions is None):
         return sections, notes
     generated = _embed(features, (Image.fromarray(output.image(int(row))) for row in output.good))
     labels = output.labels[output.good]

@@ -92,11 +92,9 @@ def evaluate(
     references = RealImages(load_reference)
     classes, counts = read_classes(output, references)
     extractor = load_features(features, clip=clip, device=device) if real or captions else None
-    sections, notes = {}, []
-    if extractor is not None:
-        sections, notes = real_sections(
-            output, extractor, real=real, captions=captions, probe=probe, fid_images=fid_images
-        )
+    sections, notes = real_sections(
+        output, extractor, real=real, captions=captions, probe=probe, fid_images=fid_images
+    )
     diversity = Diversity(output, output.column("image_sha256"), references, folder / "cache")
     metrics: dict[str, Any] = {}
     for measure in measures:

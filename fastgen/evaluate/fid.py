@@ -33,4 +33,4 @@ def frechet_distance(generated: np.ndarray, real: np.ndarray) -> float:
 def _root(features: np.ndarray) -> np.ndarray:
     """A matrix X (min(N, D), D) with X^T X the covariance."""
     centred = (features - features.mean(0)) / np.sqrt(len(features) - 1)
-    return centred if len(centred) <= centred.shape[1] else np.linalg.qr(centred, mode="r")
+    return centred if len(centred) <= centred.shape[1] else np.asarray(np.linalg.qr(centred, mode="r"))
