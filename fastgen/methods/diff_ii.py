@@ -42,7 +42,8 @@ def write_diff_ii_bank(
     A row draws an unordered pair of different images of its class. Both are inverted by DDIM under the class's prompt
     and without guidance; the image starts from a point drawn uniformly on the circle through both. The share `switch`
     of the steps, the early and noisy ones, has the class's prompt with a suffix, the rest the class's prompt alone. A
-    class with one image has no pair: its rows start from the inversion of that image.
+    class with one image has no pair: its rows start from the inversion of that image, with one suffix after the other,
+    for only the suffix tells them apart.
 
     Args:
         out: path of the bank.
@@ -79,13 +80,14 @@ def write_diff_ii_bank(
             rng = stream(seed, f"diff-ii/{class_}")
             images = real.images[label]
             late = class_prompt(token, class_, label, superclass)
-            for _ in range(counts[label]):
+            for k in range(counts[label]):
                 pair = rng.choice(len(images), size=2, replace=False) if len(images) > 1 else (0, 0)
                 first, second = (images[int(i)].id for i in sorted(pair))
+                setting = int(rng.integers(len(suffixes))) if first != second else k % len(suffixes)
                 yield Row(
                     class_=class_,
                     label=label,
-                    prompt=f"{late} {suffixes[int(rng.integers(len(suffixes)))]}",
+                    prompt=f"{late} {suffixes[setting]}",
                     prompt_late=late,
                     switch=float(switch),
                     mode="latent",
@@ -107,5 +109,8 @@ def write_diff_ii_bank(
     path = write_method_bank(out, header, finished(rows(), seed=seed, seed_mode=seed_mode))
     say(f"{sum(counts)} rows; make them: {run_advice(real, out, refs)}")
     if without := real.counts.count(1):
-        say(f"{without} classes have one image and no pair: their rows start from its inversion")
+        say(
+            f"classes with one image, which have no pair: {without}; their rows start from its inversion, and differ in "
+            f"the suffix only, of which there are {len(suffixes)}"
+        )
     return path

@@ -21,6 +21,7 @@ from fastgen.production.run import run
 from fastgen.records import Header, Row
 from tests.output_folder import images_of
 
+SUFFIXES = ("on grass", "in snow")
 COUNTS = {"cat": 3, "dog": 2, "red bird": 1}
 
 
@@ -144,7 +145,7 @@ def test_diff_ii_draws_pairs_and_ends_with_the_plain_prompt(tmp_path, refs):
     assert pairs == {("cat/0.png", "cat/1.png"), ("cat/0.png", "cat/2.png"), ("cat/1.png", "cat/2.png")}
     alone = {tuple(row["init"]["refs"]) for row in rows if row["class"] == "red bird"}
     assert alone == {("red bird/0.png", "red bird/0.png")}, "mistake 17"
-    assert header["provenance"]["without_pair"] == ["red bird"] and "1 classes have one image" in lines[-1]
+    assert header["provenance"]["without_pair"] == ["red bird"] and "which have no pair: 1;" in lines[-1]
 
 
 def test_switch_0_is_the_plain_prompt_and_1_the_suffix_throughout():
@@ -214,7 +215,7 @@ def test_every_bank_is_generated_by_the_tiny_model(tmp_path, refs, tiny_engine):
     diff = {**common, "token": "{class}", "superclass": "pet", "steps": 4}
     banks = {
         "datadream": write_datadream_bank(tmp_path / "datadream.jsonl", steps=3, **common),
-        "diff-ii": write_diff_ii_bank(tmp_path / "diff-ii.jsonl", suffixes=["on grass"], inv_steps=3, **diff),
+        "diff-ii": write_diff_ii_bank(tmp_path / "diff-ii.jsonl", suffixes=SUFFIXES, inv_steps=3, **diff),
     }
     for method in ("diff-gen", "diff-aug", "diff-mix"):
         banks[method] = write_diff_bank(method, tmp_path / f"{method}.jsonl", **diff, strength=(0.5, 1.0))
