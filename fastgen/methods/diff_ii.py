@@ -110,7 +110,7 @@ def write_diff_ii_bank(
     say(f"{sum(counts)} rows; make them: {run_advice(real, out, refs)}")
     if without := real.counts.count(1):
         say(
-            f"classes with one image, which have no pair: {without}; their rows start from its inversion, and differ in "
+            f"classes with one image, which have no pair: {without}; their rows start from its inversion and differ in "
             f"the suffix only, of which there are {len(suffixes)}"
         )
     return path
