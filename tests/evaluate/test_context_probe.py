@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 from rich.console import Console
 
 from fastgen.cli import main
@@ -93,7 +92,7 @@ def world(tmp_path_factory):
     """PetWorld's pictures of all breeds, to fit the probe to; and 3 classes of "generated" ones, confounded and not."""
     folder = tmp_path_factory.mktemp("probe")
     options = {"per_class": 10, "test_per_class": 1, "realism": (0, 0), "say": lambda _: None}
-    export(folder / "world", classes=OXFORD_PETS[:20], **options)
+    export(folder / "world", classes=OXFORD_PETS[:14], **options)
     names = OXFORD_PETS[:3]
     for kind in ("confounded", "mixed"):
         rows = []
@@ -168,4 +167,3 @@ def test_command(world, tmp_path):
     result = CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0
     assert json.loads((tmp_path / "r" / "report.json").read_text())["fid"]["features"] == "mini-resnet"
-    assert Image.open(tmp_path / "r" / "scores.png").size[0] > 0

@@ -34,7 +34,7 @@ def test_equals_torchmetrics(counts):
 
     module = Pooled()
     generated, real = images(counts[0], 0), images(counts[1], 1, low=40)
-    metric = FrechetInceptionDistance(feature=module, input_img_size=(3, 16, 16)).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=module, input_img_size=(3, 16, 16))
     for side, is_real in ((generated, False), (real, True)):
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image in side])).permute(0, 3, 1, 2)
         metric.update(pixels, real=is_real)
