@@ -166,7 +166,7 @@ def inspect(out: Path, **options: Any) -> None:
 @click.option("--real", type=ExistingFolder, help="Real images, a folder per class: adds FID per class.")
 @click.option("--captions", type=ExistingFile, help="Backgrounds and poses of real images: adds the context probe.")
 @click.option("--probe", type=ExistingFolder, help="Folder of the captions' images; default: --real.")
-@click.option("--features", help="Of FID and probe: mini-resnet (default), clip or inception=FILE.")
+@click.option("--features", help="mini-resnet (FID's default), clip (the probe's) or inception=FILE.")
 @click.option("--fid-images", type=int, help="Most images per class that FID takes; default: all.")
 @click.option("--to", type=AnyPath, help="Folder for report.json and the plots; default: OUT/evaluate.")
 def evaluate(out: Path, **options: Any) -> None:

@@ -1,6 +1,6 @@
 """What needs a folder of real images: FID per class, and the context probe; two sections of report.json."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from fastgen.bank.captions import ATTRIBUTES, read_captions
 from fastgen.errors import FastgenError
 from fastgen.evaluate.class_fid import fid_entry, fid_notes
 from fastgen.evaluate.context_probe import context_entry, context_notes
-from fastgen.evaluate.features import BATCH, Features
+from fastgen.evaluate.features import BATCH, Features, load_features
 from fastgen.plan.folders import inside, list_folders, list_images, match_names
 from fastgen.plan.pictures import open_picture
 from fastgen.shards.read import Output
@@ -19,26 +19,30 @@ from fastgen.shards.read import Output
 
 def real_sections(
     output: Output,
-    features: Features | None,
     *,
     real: str | Path | None,
     captions: str | Path | None,
     probe: str | Path | None,
-    attributes: Sequence[str] = ATTRIBUTES,
+    features: str | None,
     fid_images: int | None,
+    clip: str | Path | None,
+    device: str,
 ) -> tuple[dict[str, Any], list[str]]:
     """Measure what the given folders allow.
 
     Args:
         output: an opened output folder with good rows.
-        features: the feature extractor; None where nothing is asked for.
         real: real images, one folder per class, for FID; None: no FID.
-        captions: attributes of the images in `probe`, as `fastgen caption` and `fastgen petworld` write them; None:
-            no context probe.
+        captions: backgrounds and poses of the images in `probe`, as `fastgen caption` and `fastgen petworld` write
+            them; None: no context probe.
         probe: the images that the captions are about; None takes `real`. Their classes need not be those of the
             output; contexts that do not depend on the class make the best probe.
-        attributes: of the captions.
+        features: of both, as `load_features` takes it; None: the embedded ResNet for FID, and CLIP for the probe,
+            because CLIP knows places and poses (on 240 PetWorld pictures its probe is right on 93 % of backgrounds and
+            77 % of poses it has not seen, the ResNet's, which was trained to tell breeds, on 60 % and 43 %).
         fid_images: generated and real images of each class that FID takes, the first ones; None takes all.
+        clip: the CLIP of `features` "clip"; None is the embedded one.
+        device: torch device.
 
     Returns:
         The sections `fid` and `context` that were asked for, and notes.
@@ -46,6 +50,7 @@ def real_sections(
     Raises:
         FastgenError: captions without images, or a folder that fits no class.
         BankError, DataError: the captions cannot be used.
+        ModelError: the weights of an extractor are not at hand.
     """
     if captions is not None and probe is None and real is None:
         raise FastgenError("captions: got no images for them; give their folder with --probe, or --real")
@@ -53,31 +58,43 @@ def real_sections(
         raise FastgenError(f"fid_images: got {fid_images}; allowed: 2 or more")
     sections: dict[str, Any] = {}
     notes: list[str] = []
-    if features is None or (real is None and captions is None):
-        return sections, notes
-    generated = _embed(features, (Image.fromarray(output.image(int(row))) for row in output.good))
-    labels = output.labels[output.good]
     if real is not None:
-        files = _class_files(Path(real), output.classes)
-        found = {name: _embed(features, map(open_picture, paths[:fid_images])) for name, paths in files.items()}
-        mine = {name: generated[labels == label][:fid_images] for label, name in enumerate(output.classes)}
-        mine = {name: rows for name, rows in mine.items() if len(rows)}
-        sections["fid"] = {"features": features.name, **features.about, **fid_entry(output.classes, mine, found)}
+        extractor = load_features(features, clip=clip, device=device)
+        sections["fid"] = _fid(output, extractor, Path(real), fid_images)
         notes += fid_notes(sections["fid"])
     if captions is not None:
-        lines = read_captions(captions, attributes=attributes)
-        base = Path(probe or real or "").resolve()
-        known = _embed(features, (open_picture(inside([base], line.file)) for line in lines))
-        entry = context_entry(
-            known,
-            [line.attributes for line in lines],
-            generated,
-            classes=[output.classes[label] for label in labels],
-            rows=[output[int(row)] for row in output.good],
-        )
-        sections["context"] = {"features": features.name, **features.about, "attributes": entry}
-        notes += context_notes(entry)
+        extractor = load_features(features or "clip", clip=clip, device=device)
+        sections["context"] = _context(output, extractor, captions, Path(probe or real or ""))
+        notes += context_notes(sections["context"]["attributes"])
     return sections, notes
+
+
+def _fid(output: Output, features: Features, real: Path, fid_images: int | None) -> dict[str, Any]:
+    files = _class_files(real, output.classes)
+    found = {name: _embed(features, map(open_picture, paths[:fid_images])) for name, paths in files.items()}
+    labels = output.labels[output.good]
+    mine = {}
+    for label, name in enumerate(output.classes):
+        if len(rows := output.good[labels == label][:fid_images]):
+            mine[name] = _embed(features, _generated(output, rows))
+    return {"features": features.name, **features.about, **fid_entry(output.classes, mine, found)}
+
+
+def _context(output: Output, features: Features, captions: str | Path, probe: Path) -> dict[str, Any]:
+    lines = read_captions(captions, attributes=ATTRIBUTES)
+    base = probe.resolve()
+    entry = context_entry(
+        _embed(features, (open_picture(inside([base], line.file)) for line in lines)),
+        [line.attributes for line in lines],
+        _embed(features, _generated(output, output.good)),
+        classes=[output.classes[label] for label in output.labels[output.good]],
+        rows=[output[int(row)] for row in output.good],
+    )
+    return {"features": features.name, **features.about, "attributes": entry}
+
+
+def _generated(output: Output, rows: Iterable[int]) -> Iterator[Image.Image]:
+    return (Image.fromarray(output.image(int(row))) for row in rows)
 
 
 def _class_files(folder: Path, classes: Sequence[str]) -> dict[str, list[Path]]:

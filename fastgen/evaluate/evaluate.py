@@ -26,7 +26,6 @@ from fastgen.evaluate.diversity_report import (
     print_report,
     score_entry,
 )
-from fastgen.evaluate.features import load_features
 from fastgen.evaluate.histogram import png
 from fastgen.evaluate.lpips import lpips_measure
 from fastgen.evaluate.measure import Measure, clip_measure
@@ -69,7 +68,8 @@ def evaluate(
         real: folder with one folder of real images per class: adds FID per class.
         captions: backgrounds and poses of real images: adds the context probe, see `real_sections`.
         probe: folder of the captions' images; None takes `real`.
-        features: of FID and probe: `mini-resnet` (None is it too), `clip`, or `inception=FILE`.
+        features: of FID and probe: `mini-resnet`, `clip`, or `inception=FILE`; None: `mini-resnet` for FID, `clip`
+            for the probe.
         fid_images: most images of each class and side that FID takes; None takes all.
         to: folder for the report, the plots and the cache; None is `out`/evaluate.
         load_reference: gives the image of a reference, such as `References.load`; without it `_ref` and
@@ -91,10 +91,10 @@ def evaluate(
     folder = Path(to) if to is not None else Path(out) / "evaluate"
     references = RealImages(load_reference)
     classes, counts = read_classes(output, references)
-    extractor = load_features(features, clip=clip, device=device) if real or captions else None
     sections, notes = real_sections(
-        output, extractor, real=real, captions=captions, probe=probe, fid_images=fid_images
-    )
+        output, real=real, captions=captions, probe=probe, features=features, fid_images=fid_images, clip=clip,
+        device=device,
+    )  # fmt: skip
     diversity = Diversity(output, output.column("image_sha256"), references, folder / "cache")
     metrics: dict[str, Any] = {}
     for measure in measures:
