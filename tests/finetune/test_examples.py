@@ -45,7 +45,7 @@ def test_captions_decide_the_hash_and_so_do_pictures(tmp_path):
         ('"pose": "lying"', '"pose": " "', r"Big_Cat/2.png: no pose; .*\n.*Red Dog/2.png: no pose"),
         ('"Big_Cat/1.png"', '"Big_Cat/7.png"', "Big_Cat/1.png: no line in the caption file"),
         ('"Big_Cat/1.png"', '"Big_Cat/0.png"', "captions.jsonl:2: Big_Cat/0.png occurs twice"),
-        ('"Big_Cat/1.png",', '"Big_Cat/1.png", "class": "Red Dog",', "its line says class 'Red Dog', its folder 'Big_Cat'"),
+        ('"Big_Cat/1.png",', '"Big_Cat/1.png", "breed": "Red Dog",', "says class 'Red Dog', its folder 'Big_Cat'"),
         ('"file_name"', '"name"', 'captions.jsonl:1: needed is a JSON object with "file_name"'),
         ('{"file_name"', '{"file_name', "not a line of JSON"),
     ],
@@ -77,5 +77,6 @@ def test_captions_are_literal_as_the_paper_trains_and_generates():
 
 def test_textual_inversion_captions():
     assert len(set(PHOTOS)) == 27
-    assert all(placeholders(text) == ("class",) and ("photo" in text or "picture" in text or "image" in text) for text in PHOTOS)
+    for text in PHOTOS:
+        assert placeholders(text) == ("class",) and any(word in text for word in ("photo", "picture", "image"))
     assert word_of("German Shorthaired") == word_of("german_shorthaired") == "<german_shorthaired>"

@@ -55,14 +55,20 @@ def test_diffusers_and_our_engine_read_it_alike(learnt, tiny_model):
     assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[: len(start)], start)
 
 
-def test_it_lowers_the_loss_on_fixed_noise(learnt, pets, tiny_model):
-    examples = read_examples(pets, shots=2).of_class("Big Cat").rows
-    inversion = Inversion(load_trainable(tiny_model), Optimizer(steps=1, lr=1.0), learnt, batch=4, seed=9)
-    objective, embedding = inversion.objective(examples, "<big_cat>", device=torch.device("cpu"))
-    before = mean_loss(objective, range(6))
+def test_it_lowers_the_loss_on_fixed_noise(tmp_path):
+    """With the embedded model, which listens to its text, and a breed that it has never seen; other noise than trained."""
+    from fastgen.petworld.dataset import export
+
+    options = {"classes": ["Cobaltine"], "split": "few-shot", "shots": 2, "test_per_class": 1, "say": lambda line: None}
+    world = export(tmp_path / "world", **options)
+    textual_inversion(world, out=tmp_path / "x", steps=10, lr=0.05, samples=False, say=lambda line: None)
+    inversion = Inversion(load_trainable("mini"), Optimizer(steps=1, lr=1.0), tmp_path, batch=4, seed=9)
+    objective, embedding = inversion.objective(read_examples(world).rows, "<cobaltine>", device=torch.device("cpu"))
+    before = mean_loss(objective, range(4))
     with torch.no_grad():
-        embedding.vectors.copy_(load_file(learnt / "big_cat.safetensors")["<big_cat>"])
-    assert mean_loss(objective, range(6)) < before - 0.005
+        embedding.vectors.copy_(load_file(tmp_path / "x" / "cobaltine.safetensors")["<cobaltine>"])
+    after = mean_loss(objective, range(4))
+    assert after < 0.98 * before, (before, after)
 
 
 def test_only_the_new_row_is_trained(pets, tiny_model):
@@ -74,7 +80,8 @@ def test_only_the_new_row_is_trained(pets, tiny_model):
     assert torch.equal(embedding.vectors.detach(), base[the])
     objective.loss(0, slice(None)).backward()
     assert embedding.vectors.grad.abs().max() > 0 and base.grad is None
-    trained = [n for part in (parts.unet, parts.text_encoder, parts.vae) for n, p in part.named_parameters() if p.requires_grad]
+    modules = parts.unet, parts.text_encoder, parts.vae
+    trained = [name for part in modules for name, p in part.named_parameters() if p.requires_grad]
     assert trained == ["text_model.embeddings.token_embedding.vectors"]
     ids = parts.token_ids(["a photo of a cat"])
     assert torch.equal(embedding(ids), torch.nn.functional.embedding(ids, base))
