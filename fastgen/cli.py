@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from fastgen import __version__
+from fastgen.cli_finetune import finetune
 from fastgen.errors import DataError, FastgenError
 
 ExistingFile = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -192,6 +193,9 @@ def petworld(out: Path, classes: str, **options: Any) -> None:
 
     names = classes if classes in ("oxford", "novel") else [name.strip() for name in classes.split(",")]
     click.echo(export(out, classes=names, **options, say=lambda line: click.echo(line, err=True)))
+
+
+main.add_command(finetune)
 
 
 @main.group(cls=Commands)
