@@ -84,7 +84,7 @@ def test_the_template_and_underscores(clip):
     ]
     with pytest.raises(FastgenError, match="must hold {class}"):
         class_texts(["x"], "a photo")
-    with pytest.raises(FastgenError, match="score kind: got 'clip'; allowed: softmax, cosine"):
+    with pytest.raises(FastgenError, match="score kind: got 'clip'; allowed: softmax, cosine, clipscore"):
         ClipScorer(clip, CLASSES, kind="clip")
     with pytest.raises(FastgenError, match="score kind: got 'x'"):
         class_scores(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), [0, 1], scale=1.0, kind="x")
