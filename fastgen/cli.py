@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from fastgen import __version__
+from fastgen.bank.class_names import read_class_names
 from fastgen.cli_bank import bank
-from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder, class_names
+from fastgen.cli_finetune import finetune
+from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder
 from fastgen.errors import DataError
 
 
@@ -23,6 +25,7 @@ def main() -> None:
 
 
 main.add_command(bank)
+main.add_command(finetune)
 
 
 @main.command()
@@ -31,7 +34,7 @@ main.add_command(bank)
 @click.option("--vae", help="Folder or hub id of a VAE that replaces the model's own.")
 @click.option("--ip-adapter", type=ExistingFile, help="IP-Adapter (base or plus); default: the model folder's own.")
 @click.option("--lora", multiple=True, metavar="NAME=PATH[@SCALE]", help="LoRA to fuse; may be repeated.")
-@click.option("--embedding", multiple=True, metavar="NAME=PATH", help="Textual-inversion word; may be repeated.")
+@click.option("--embedding", multiple=True, metavar="NAME=PATH", help="Textual-inversion word, or a folder of them.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime, tensorrt (GPU) or torch.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or bf16.")
 @click.option("--compile", is_flag=True, help="Of torch: fuse kernels; faster on a GPU, minutes to start.")
@@ -61,6 +64,7 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--scheduler", help="diffusers scheduler; default: the row's or the model's."),
             click.option("--limit", type=int, help="Stop after this many rows."),
             click.option("--clip", help="Scoring CLIP: a folder, or NAME=WEIGHTS; default: the model's own."),
+            click.option("--profile", help="dalda-paper or dalda-official; default: as the bank says."),
         )
     ):
         command = option(command)
@@ -128,7 +132,7 @@ def import_(folder: Path, classes: Path | None, **options: Any) -> None:
     """Turn a folder of synthetic images, a folder per class, into an output folder of shards."""
     from fastgen.production.import_images import import_images
 
-    names = None if classes is None else class_names(classes)
+    names = None if classes is None else read_class_names(classes)
     click.echo(import_images(folder, classes=names, **options, say=lambda line: click.echo(line, err=True)))
 
 

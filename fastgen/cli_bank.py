@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder, class_names
+from fastgen.bank.class_names import read_class_names
+from fastgen.cli_baselines import Command, add_baselines, dalda_options
+from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder
 from fastgen.errors import FastgenError
 
 
@@ -21,11 +23,13 @@ def bank() -> None:
 @click.option("--out", required=True, type=AnyPath, help="The bank to write.")
 @click.option("--template", default="a photo of a {class}", show_default=True, help="Prompt with {class} in it.")
 @click.option("--per-class", type=int, default=1, show_default=True, help="Rows per class.")
-def template(classes: Path, out: Path, template: str, per_class: int) -> None:
-    """Write a bank with one template prompt per class (DALDA's base prompt)."""
+@click.option("--class-format", help="Class names in prompts: plain or underscore; default: the profile's.")
+@dalda_options(profile=None)
+def template(classes: Path, **options: Any) -> None:
+    """Write a bank with one template prompt per class (with --profile: DALDA's base prompt)."""
     from fastgen.bank.template import write_template_bank
 
-    click.echo(write_template_bank(class_names(classes), out, template=template, per_class=per_class))
+    click.echo(write_template_bank(read_class_names(classes), **options))
 
 
 @bank.command()
@@ -43,11 +47,12 @@ def template(classes: Path, out: Path, template: str, per_class: int) -> None:
 @click.option("--refs", help="References the bank names: a folder beside it, or petworld.")
 @click.option("--tokenizer", type=ExistingFolder, help="Engine or model whose tokens are counted; default: CLIP's.")
 @click.option("--dry-run", is_flag=True, help="Print the messages of one call and ask nothing.")
+@dalda_options()
 def llm(classes: Path, dry_run: bool, **options: Any) -> None:
     """Write a bank of sentences by a language model (DALDA's prompts); run it again to go on."""
     from fastgen.bank.llm import llm_messages, write_llm_bank
 
-    names = class_names(classes)
+    names = read_class_names(classes)
     if not dry_run:
         click.echo(write_llm_bank(names, **options, say=lambda line: click.echo(line, err=True)))
         return
@@ -61,6 +66,7 @@ def llm(classes: Path, dry_run: bool, **options: Any) -> None:
 @click.option("--out", required=True, type=AnyPath, help="The bank to write.")
 @click.option("--refs", help="References the bank names: a folder beside it, or petworld.")
 @click.option("--tokenizer", type=ExistingFolder, help="Engine or model whose tokens are counted; default: CLIP's.")
+@dalda_options()
 def import_dalda(prompts: Path, **options: Any) -> None:
     """Make a bank of the prompt file of DALDA's official code, {class: [sentences]}."""
     from fastgen.bank.dalda_json import import_dalda_bank
@@ -68,7 +74,7 @@ def import_dalda(prompts: Path, **options: Any) -> None:
     click.echo(import_dalda_bank(prompts, **options, say=lambda line: click.echo(line, err=True)))
 
 
-Command = Callable[..., Any]
+add_baselines(bank)
 
 
 def _with(*options: Command) -> Callable[[Command], Command]:
@@ -102,7 +108,7 @@ _real_options = _with(
     click.option("--classes", type=ExistingFile, help="Text file with one class name per line; default: the folders."),
     click.option("--shots", type=int, help="Real images per class; default: all."),
     click.option("--superclass", default="", help="Noun that ends every prompt, such as bird."),
-    click.option("--token", default="<class_{label}>", show_default=True, help="The class's word; {class}: its name."),
+    click.option("--token", default="{word}", show_default=True, help="The class in prompts: its word, or {class}."),
     click.option("--lora", help="LoRA of the UNet that every row names: NAME[@SCALE]."),
     click.option("--per-real", type=int, help="Images for each real one, in place of --per-class."),
     click.option("--out", required=True, type=AnyPath, help="The bank to write."),
@@ -194,7 +200,7 @@ def diff_ii(out: Path, suffixes: Path, **options: Any) -> None:
     from fastgen.methods.diff_ii import write_diff_ii_bank
 
     options["classes"] = _optional_names(options["classes"])
-    click.echo(write_diff_ii_bank(out, suffixes=class_names(suffixes), **_checked(options), say=_say))
+    click.echo(write_diff_ii_bank(out, suffixes=read_class_names(suffixes), **_checked(options), say=_say))
 
 
 def _diff(method: str, options: dict[str, Any]) -> None:
@@ -231,4 +237,4 @@ def _say(line: str) -> None:
 
 
 def _optional_names(path: Path | None) -> list[str] | None:
-    return None if path is None else class_names(path)
+    return None if path is None else read_class_names(path)

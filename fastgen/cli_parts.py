@@ -28,12 +28,3 @@ class Commands(click.Group):
             # The reader (`head`, say) has what it wanted; Python must not complain again when it flushes on exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
-
-
-def class_names(path: Path) -> list[str]:
-    """Return the lines of a text file that are not blank."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise FastgenError(f"{path}: got bytes that are not UTF-8 ({error}); save it as UTF-8") from error
-    return [line.strip() for line in lines if line.strip()]

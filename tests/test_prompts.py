@@ -108,6 +108,7 @@ def test_pets_header() -> None:
         "policy": "ags",
         "prefix": "best quality, high quality, ",
         "negative_prompt": "monochrome, lowres, bad anatomy, worst quality, low quality",
+        "scheduler": "ddim",
         "method": "dalda",
     }
     provenance = HEADER["provenance"]

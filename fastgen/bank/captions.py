@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fastgen.bank.class_names import folder_class
 from fastgen.errors import BankError, FieldErrors, FieldProblem
 from fastgen.fields import Problems, inside_path, parse_object, text
 from fastgen.files import sha256_json
@@ -27,7 +28,7 @@ class Caption:
 
     Attributes:
         file: relative path, `<class>/<image>`; the id of the image.
-        class_: the field `class`, else the folder of the image.
+        class_: the field `class`, else the folder of the image, with blanks for "_".
         attributes: name -> a few words; all of one image, so that they can be drawn together.
     """
 
@@ -97,7 +98,7 @@ def _caption(found: Mapping[str, Any], attributes: Sequence[str]) -> Caption:
     elif file is not None:
         parts = PurePosixPath(file).parts
         if len(parts) == 2:
-            class_ = parts[0]
+            class_ = folder_class(parts[0])
         else:
             allowed = "<class>/<image>, relative to the training images (of PetWorld: train/metadata.jsonl), or a class"
             problems.add("file_name", file, allowed)

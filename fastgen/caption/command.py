@@ -8,7 +8,7 @@ from typing import Any
 
 from fastgen.bank.answer_cache import AnswerCache
 from fastgen.bank.captions import ATTRIBUTES, read_captions
-from fastgen.bank.class_names import ClassNames
+from fastgen.bank.class_names import ClassNames, folder_class
 from fastgen.bank.endpoint import KEY_ENV, Patience
 from fastgen.caption.asking import Interview, Place
 from fastgen.caption.questions import MOST_WORDS, clean, cut, fault_of, question
@@ -158,7 +158,7 @@ def _find(path: Path) -> Folder:
     files = {file.relative_to(base).as_posix(): file for found in images.values() for file in found}
     if not files:
         raise BankError([f"{path}: no class folder with images in it; expected {path}/<class>/<image>"])
-    return Folder(path=base, files=files, classes=tuple(name for name in folders if images[name]))
+    return Folder(path=base, files=files, classes=tuple(folder_class(name) for name in folders if images[name]))
 
 
 def _taken_over(

@@ -3,6 +3,7 @@
 import math
 import re
 
+from fastgen.bank.img2img import class_word
 from fastgen.errors import BankError
 from fastgen.row_parts import Adapter
 
@@ -41,9 +42,11 @@ def token_adapters(token: str, class_: str, label: int) -> list[Adapter]:
 
 
 def filled(text: str, class_: str, label: int) -> str:
-    """Put class name and label number into a text; `{label:03d}` pads with zeros."""
+    """Put {class}, the class's {word} and its {label} into a text; `{label:03d}` pads with zeros."""
 
     def value(match: re.Match[str]) -> str:
-        return class_ if match[1] == "class" else format(label, match[2] or "")
+        if match[1] == "label":
+            return format(label, match[2] or "")
+        return class_ if match[1] == "class" else class_word(class_)
 
-    return re.sub(r"\{(class|label)(?::(0?\d+d))?\}", value, text)
+    return re.sub(r"\{(class|word|label)(?::(0?\d+d))?\}", value, text)

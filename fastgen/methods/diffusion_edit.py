@@ -25,7 +25,7 @@ from fastgen.seeds import stream
 METHODS = ("diff-aug", "diff-gen", "diff-mix")
 STRENGTHS = (0.3, 0.5, 0.7, 0.9)
 """What "uniform" stands for in the official code."""
-TOKEN = "<class_{label}>"
+TOKEN = "{word}"
 
 
 def write_diff_bank(
@@ -60,8 +60,9 @@ def write_diff_bank(
         out: path of the bank.
         refs, classes, shots: the real training images, see `find_real`.
         superclass: noun that ends every prompt, such as "bird"; may be empty.
-        token: the class in prompts: its learned word, with {label} for its number, or {class}, its plain name. Rows
-            name the word as an adapter that the engine must have.
+        token: the class in prompts. "{word}" is the word that `fastgen finetune` learns for it, `<maine_coon>`; any
+            other with {label}, its number, is possible too. Rows name the word as an adapter that the engine must
+            have. "{class}" is the plain name, and no adapter.
         lora: NAME[@SCALE] of the UNet's LoRA, named by every row.
         strength: of image to image; of several, each row draws one. Of 25 steps, strength 0.7 runs int(17.5) = 17.
         gamma: of diff-mix, g >= 0: the label is s^g of the row's class and 1 - s^g of the source's, s the strength.
@@ -126,7 +127,7 @@ def write_diff_bank(
 
 
 def class_prompt(token: str, class_: str, label: int, superclass: str) -> str:
-    """`a photo of a <class_7> bird`."""
+    """`a photo of a <fox_sparrow> bird`."""
     return f"a photo of a {filled(token, class_, label)} {superclass}".strip()
 
 

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastgen.bank.class_names import folder_class
 from fastgen.errors import BankError
+from fastgen.header_parts import PETWORLD
 from fastgen.plan.folders import list_folders, list_images
 from fastgen.plan.references import Reference, find_references
-from fastgen.records import PETWORLD, Header
+from fastgen.records import Header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ def _folder_classes(refs: str | Path) -> list[str]:
     if {"train", "test"} <= set(names):
         raise BankError([f"refs: got {refs}, which holds train and test, allowed: the training images: {folder}/train"])
     base = folder.resolve()
-    return [name for name in names if list_images(base / name, base)]
+    return [folder_class(name) for name in names if list_images(base / name, base)]
 
 
 def _beside(refs: str | Path, out: str | Path) -> str | None:

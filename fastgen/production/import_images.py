@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fastgen import __version__
+from fastgen.bank.class_names import folder_class
 from fastgen.bank.template import PLACE
 from fastgen.errors import FastgenError, OutputError
 from fastgen.files import atomic_directory, atomic_write_text, sha256_file, sha256_json
@@ -67,7 +68,7 @@ def import_images(
     Args:
         folder: one folder of images per class; compared with class names without regard to case, "_" and "-".
         out: the output folder; if it holds the same import already, nothing is done.
-        classes: ordered class names; None takes the folders' names, sorted.
+        classes: ordered class names; None takes the folders' names, sorted, with blanks for "_".
         method: name of what made the images, such as "datadream"; kept in every row.
         template: the prompt that rows are given; the one that the images were made with.
         size: side in pixels; images of another size are cut to a square around their centre and scaled. None: all
@@ -91,7 +92,7 @@ def import_images(
             raise FastgenError(f"{name}: got {value}; allowed: {least} or more")
     if not folder.is_dir():
         raise FastgenError(f"{folder}: no such folder; give one with a folder of images per class")
-    names = tuple(classes) if classes is not None else tuple(list_folders(folder))
+    names = tuple(classes) if classes is not None else tuple(map(folder_class, list_folders(folder)))
     if not names:
         raise FastgenError(f"{folder}: holds no folders; give one with a folder of images per class")
     header = Header.from_json(Header(name=out.name or "import", classes=names, provenance={"kind": method}).to_json())

@@ -18,7 +18,8 @@ from repro.dalda.produce import Setting, produce
 from repro.dalda.report import write_report
 from repro.dalda.results import Results
 
-QUICK_SEEDS, QUICK_STEPS, QUICK_IMAGES = 2, 4, 2
+QUICK_SEEDS, QUICK_STEPS, QUICK_IMAGES, QUICK_WORD_STEPS = 2, 4, 2, 2
+TEST_PER_CLASS = 20
 
 
 def main() -> None:
@@ -28,13 +29,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="report; default: docs/dalda, with --quick WORK/report")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12, help="denoising steps of every image")
+    parser.add_argument("--word-steps", type=int, default=60, help="training steps of a word of DA-Fusion")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    arms, seeds, steps = ARMS, args.seeds, args.steps
+    arms, seeds, steps, word_steps = ARMS, args.seeds, args.steps, args.word_steps
     if args.quick:
         arms = tuple(replace(arm, per_reference=QUICK_IMAGES) for arm in TABLE)
-        seeds, steps = QUICK_SEEDS, QUICK_STEPS
-    setting = Setting(work=args.work, engine=build("mini", out=args.work / "engine"), steps=steps, test_per_class=20)
+        seeds, steps, word_steps = QUICK_SEEDS, QUICK_STEPS, QUICK_WORD_STEPS
+    engine = build("mini", out=args.work / "engine")
+    setting = Setting(work=args.work, engine=engine, steps=steps, word_steps=word_steps, test_per_class=TEST_PER_CLASS)
     results = []
     for seed in range(seeds):
         for world in WORLDS:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from fastgen.engine.build import build
 from fastgen.errors import DataError
 from fastgen.evaluate.evaluate import evaluate
 from fastgen.files import atomic_write_text, sha256_file, sha256_json
+from fastgen.finetune.textual_inversion import textual_inversion
 from fastgen.petworld.dataset import export
 from fastgen.production.references import reference_loader
 from fastgen.production.run import run
@@ -31,12 +33,14 @@ class Setting:
         work: the folder.
         engine: engine folder.
         steps: denoising steps of every image.
+        word_steps: training steps of a word of DA-Fusion.
         test_per_class: test pictures of a class.
     """
 
     work: Path
     engine: Path
     steps: int
+    word_steps: int
     test_per_class: int
 
 
@@ -58,7 +62,7 @@ def produce(arm: Arm, world: str, seed: int, setting: Setting) -> dict[str, Any]
     """
     folder = setting.work / world / f"seed{seed}" / arm.name
     path = folder / "result.json"
-    bank = write_arm_bank(arm, world, folder / f"{arm.name}.jsonl")
+    bank = write_arm_bank(arm, world, folder / f"{arm.name}.jsonl", seed=seed)
     key = _key(arm, bank, setting)
     if path.is_file() and (result := json.loads(path.read_text(encoding="utf-8")))["key"] == key:
         return result
@@ -66,8 +70,9 @@ def produce(arm: Arm, world: str, seed: int, setting: Setting) -> dict[str, Any]
         folder.parent / f"data-{arm.shots}", classes=WORLDS[world][0], split="few-shot", shots=arm.shots,
         test_per_class=setting.test_per_class, seed=seed, say=lambda _: None,
     )  # fmt: skip
+    engine = _engine_with_words(data, folder, setting, seed) if arm.prompts == "da-fusion" else setting.engine
     report = run(
-        bank, engine=setting.engine, refs=data / "train", shots=arm.shots, policy=arm.policy, seed=seed,
+        bank, engine=engine, refs=data / "train", shots=arm.shots, policy=arm.policy, seed=seed,
         steps=setting.steps, out=folder / "run",
     )  # fmt: skip
     if report.failures:
@@ -78,9 +83,19 @@ def produce(arm: Arm, world: str, seed: int, setting: Setting) -> dict[str, Any]
     return result
 
 
+def _engine_with_words(data: Path, folder: Path, setting: Setting, seed: int) -> Path:
+    """The embedded model with a word for every class, learnt from the arm's real pictures (DA-Fusion)."""
+    words = textual_inversion(
+        data / "train", out=folder / "words", steps=setting.word_steps, seed=seed, samples=False, say=lambda _: None
+    )
+    return build("mini", embedding=[str(words)], out=folder / "engine", say=lambda _: None)
+
+
 def _key(arm: Arm, bank: Path, setting: Setting) -> str:
     engine = json.loads((setting.engine / "engine.json").read_text(encoding="utf-8"))["fingerprint"]
-    return sha256_json([sha256_file(bank), engine, str(arm), setting.steps, setting.test_per_class, TRAIN_SEEDS])
+    return sha256_json(
+        [sha256_file(bank), engine, str(arm), setting.steps, setting.word_steps, setting.test_per_class, TRAIN_SEEDS]
+    )
 
 
 def _measure(folder: Path, data: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from fastgen.records import Header, Row
 from tests.output_folder import images_of
 
 SUFFIXES = ("on grass", "in snow")
+WORDS = ("<cat>", "<dog>", "<red_bird>")
 COUNTS = {"cat": 3, "dog": 2, "red bird": 1}
 
 
@@ -73,10 +74,10 @@ def test_datadream_with_one_lora_per_class_and_a_budget(tmp_path, refs):
 def test_diff_gen_is_text_to_image_with_the_learned_word(tmp_path, refs):
     path = write_diff_bank("diff-gen", tmp_path / "b.jsonl", refs=refs, superclass="pet", lora="dm", say=quiet)
     header, rows = read(path)
-    assert len(rows) == 300 and rows[0]["prompt"] == "a photo of a <class_0> pet"
+    assert len(rows) == 300 and rows[0]["prompt"] == "a photo of a <cat> pet"
     assert rows[0]["adapters"] == [
         {"name": "dm", "target": "unet", "scale": 1.0},
-        {"name": "<class_0>", "target": "ti", "scale": 1.0},
+        {"name": "<cat>", "target": "ti", "scale": 1.0},
     ]
     assert all("ref" not in row and "strength" not in row for row in rows)
     defaults = header["defaults"]
@@ -112,7 +113,7 @@ def test_diff_mix_draws_source_and_target_independently_and_mixes_the_label(tmp_
         expected[row["ref"]["label"]] += 0.9 * (1 - share)
         expected[row["label"]] += 0.9 * share
         assert weights == pytest.approx(expected), "mistake 15"
-        assert row["prompt"] == f"a photo of a <class_{row['label']}> pet"
+        assert row["prompt"] == f"a photo of a {WORDS[row['label']]} pet"
 
 
 def test_the_soft_label_of_the_card():
@@ -137,7 +138,7 @@ def test_diff_ii_draws_pairs_and_ends_with_the_plain_prompt(tmp_path, refs):
     assert Counter(row["class"] for row in rows) == {"cat": 15, "dog": 10, "red bird": 5}, "five for each real image"
     for row in rows:
         assert row["mode"] == "latent" and row["init"]["kind"] == "circle" and row["init"]["inv_steps"] == 200
-        assert row["prompt_late"] == f"a photo of a <class_{row['label']}> pet"
+        assert row["prompt_late"] == f"a photo of a {WORDS[row['label']]} pet"
         assert row["prompt"] in {f"{row['prompt_late']} {suffix}" for suffix in ("on grass", "in snow")}, "mistake 18"
         assert row["switch"] == 0.3
         assert all(name.startswith(f"{row['class']}/") for name in row["init"]["refs"])
@@ -234,7 +235,7 @@ def test_rows_that_name_adapters_are_refused_by_an_engine_without_them(tmp_path,
     path = write_diff_bank("diff-aug", tmp_path / "b.jsonl", refs=refs, lora="dm", per_class=1, say=quiet)
     with pytest.raises(BankError) as caught:
         run(path, engine=tiny_engine, out=tmp_path / "out", quiet=True)
-    assert "--lora dm=PATH@1" in str(caught.value) and "--embedding '<class_0>=PATH'" in str(caught.value)
+    assert "--lora dm=PATH@1" in str(caught.value) and "--embedding '<cat>=PATH'" in str(caught.value)
 
 
 def test_soft_labels_pass_through_the_rows():
