@@ -15,11 +15,11 @@ from fastgen.caption.questions import MOST_WORDS, clean, cut, fault_of, question
 from fastgen.caption.vision import Pictures, open_vision
 from fastgen.errors import BankError
 from fastgen.files import atomic_write_text, sha256_file, write_jsonl
+from fastgen.header_parts import PETWORLD
 from fastgen.job import StopSignal
 from fastgen.plan.folders import list_folders, list_images
 
 VERSION = 1
-PETWORLD = "petworld"
 Say = Callable[[str], None]
 
 

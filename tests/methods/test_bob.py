@@ -227,6 +227,24 @@ def test_other_attributes_go_into_the_prompt_and_the_tags(tmp_path):
     assert row["prompt"] == f"a akita in {row['tags']['weather']}" and row["attrs"]["donor_id"].endswith("/1.png")
 
 
+@pytest.mark.parametrize("article", ["literal", "fix"])
+@pytest.mark.parametrize("descriptor", ["", "aircraft", "pet"])
+def test_prompts_are_the_captions_that_fine_tuning_learns(article, descriptor):
+    """Mistake 8."""
+    from fastgen.bank.caption_text import BOB_TEMPLATE, PLAIN_TEMPLATE, caption_text
+    from fastgen.finetune import wording
+    from fastgen.methods.diffusion_edit import TOKEN, class_prompt
+
+    for class_ in ("A380", "Maine Coon", "737-800", "Fox Sparrow"):
+        context = {"background": "overcast sky", "pose": "landing"}
+        values = {"class": class_, "descriptor": descriptor, **context}
+        for ours, theirs in ((BOB_TEMPLATE, wording.BOB), (PLAIN_TEMPLATE, wording.DATADREAM)):
+            text = caption_text(ours, class_, context, descriptor=descriptor, article=article)
+            assert text == wording.fill(theirs, values, article=article)
+        word = wording.fill(wording.DIFF_MIX, {"class": wording.word_of(class_), "descriptor": descriptor})
+        assert class_prompt(TOKEN, class_, 7, descriptor) == word
+
+
 def test_command(tmp_path):
     file = tmp_path / "captions.jsonl"
     lines = [{"file_name": c.file, **c.attributes} for c in captions()]
