@@ -80,7 +80,8 @@ def test_strengths_depend_on_seed_and_row_only(tmp_path):
 
 
 def test_settings_can_be_changed_at_the_bank_and_at_the_run(tmp_path):
-    path = write_real_guidance_bank(CLASSES, tmp_path / "b.jsonl", strength=0.3, defaults={"steps": 25, "domain": "pet"})
+    given = {"strength": 0.3, "defaults": {"steps": 25, "domain": "pet"}}
+    path = write_real_guidance_bank(CLASSES, tmp_path / "b.jsonl", **given)
     assert {(row.steps, row.strength, row.domain) for row in planned(path)} == {(25, 0.3, "pet")}
     overrides = {"steps": 20, "guidance_scale": 3.0, "scheduler": "ddim"}
     row = planned(path, overrides=overrides)[0]
