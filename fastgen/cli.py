@@ -15,6 +15,7 @@ import click
 from fastgen import __version__
 from fastgen.bank.class_names import read_class_names
 from fastgen.cli_baselines import AnyPath, ExistingFile, add_baselines, dalda_options
+from fastgen.cli_finetune import finetune
 from fastgen.errors import DataError, FastgenError
 
 ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -193,6 +194,9 @@ def petworld(out: Path, classes: str, **options: Any) -> None:
 
     names = classes if classes in ("oxford", "novel") else [name.strip() for name in classes.split(",")]
     click.echo(export(out, classes=names, **options, say=lambda line: click.echo(line, err=True)))
+
+
+main.add_command(finetune)
 
 
 @main.group(cls=Commands)

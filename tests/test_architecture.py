@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "fastgen"
 LEAF = {"errors", "files", "lock", "capacity", "fields", "row_parts", "header_parts", "records", "job", "seeds"}
-TOP = {"__init__", "__main__", "cli", "cli_baselines", "demo"}
+TOP = {"__init__", "__main__", "demo", *(path.stem for path in ROOT.glob("cli*.py"))}
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAF},
     "weights_hash": set(),
@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "generate": {"engine", "shards"},
     "train": {"shards", "clip", "weights_hash"},
     "evaluate": {"shards", "clip", "weights_hash"},
+    "finetune": {"engine", "train", "evaluate"},
     "production": {"bank", "clip", "engine", "generate", "plan", "shards"},
 }
 HEAVY = {
