@@ -2,8 +2,9 @@
 
 import math
 import re
+from collections.abc import Sequence
 
-from fastgen.bank.img2img import class_word
+from fastgen.class_words import word_of, words_of
 from fastgen.errors import BankError
 from fastgen.row_parts import Adapter
 
@@ -41,12 +42,18 @@ def token_adapters(token: str, class_: str, label: int) -> list[Adapter]:
     return [] if token == "{class}" else [Adapter(name=filled(token, class_, label), target="ti")]
 
 
+def check_token(token: str, classes: Sequence[str]) -> None:
+    """Raise FastgenError where two classes would have the same word, or a class none."""
+    if "{word}" in token:
+        words_of(classes)
+
+
 def filled(text: str, class_: str, label: int) -> str:
     """Put {class}, the class's {word} and its {label} into a text; `{label:03d}` pads with zeros."""
 
     def value(match: re.Match[str]) -> str:
         if match[1] == "label":
             return format(label, match[2] or "")
-        return class_ if match[1] == "class" else class_word(class_)
+        return class_ if match[1] == "class" else word_of(class_)
 
     return re.sub(r"\{(class|word|label)(?::(0?\d+d))?\}", value, text)

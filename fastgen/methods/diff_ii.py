@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fastgen.errors import BankError
+from fastgen.methods.adapters import check_token
 from fastgen.methods.counts import images_per_class
 from fastgen.methods.diffusion_edit import TOKEN, class_adapters, class_prompt
 from fastgen.methods.real import find_real, run_advice
@@ -72,6 +73,7 @@ def write_diff_ii_bank(
     if not 0 <= switch <= 1:
         raise BankError([f"switch: got {switch!r}, allowed: a number from 0 to 1"])
     real = find_real(refs, out=out, classes=classes, shots=shots, seed=seed)
+    check_token(token, real.classes)
     per_real = 5 if (per_class, per_real, budget) == (None, None, None) else per_real
     counts = images_per_class(real.counts, per_class=per_class, per_real=per_real, budget=budget, copies=copies)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastgen.errors import BankError
-from fastgen.methods.adapters import filled, lora_adapters, token_adapters
+from fastgen.methods.adapters import check_token, filled, lora_adapters, token_adapters
 from fastgen.methods.counts import images_per_class
 from fastgen.methods.real import Real, find_real, run_advice
 from fastgen.methods.writing import check_choice, finished, method_header, write_method_bank
@@ -85,6 +85,7 @@ def write_diff_bank(
     check_choice("method", method, METHODS)
     _check(strength, gamma, soft_scaler)
     real = find_real(refs, out=out, classes=classes, shots=shots, seed=seed)
+    check_token(token, real.classes)
     per_class = 100 if (per_class, per_real, budget) == (None, None, None) else per_class
     counts = images_per_class(real.counts, per_class=per_class, per_real=per_real, budget=budget, copies=copies)
 

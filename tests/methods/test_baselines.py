@@ -195,6 +195,10 @@ def test_other_bad_arguments(tmp_path, refs):
     for wrong in ({"suffixes": [" "]}, {"suffixes": ["x"], "switch": 1.5}):
         with pytest.raises(BankError, match="allowed"):
             write_diff_ii_bank(tmp_path / "b.jsonl", refs=refs, **wrong)
+    (refs / "Cat!").mkdir()
+    Image.new("RGB", (8, 8)).save(refs / "Cat!" / "0.png")
+    with pytest.raises(FastgenError, match="would be <cat>"):
+        write_diff_bank("diff-gen", tmp_path / "b.jsonl", refs=refs)
     (refs / "train").mkdir()
     (refs / "test").mkdir()
     with pytest.raises(BankError, match="allowed: the training images"):

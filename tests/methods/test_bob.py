@@ -232,6 +232,7 @@ def test_other_attributes_go_into_the_prompt_and_the_tags(tmp_path):
 def test_prompts_are_the_captions_that_fine_tuning_learns(article, descriptor):
     """Mistake 8."""
     from fastgen.bank.caption_text import BOB_TEMPLATE, PLAIN_TEMPLATE, caption_text
+    from fastgen.class_words import word_of
     from fastgen.finetune import wording
     from fastgen.methods.diffusion_edit import TOKEN, class_prompt
 
@@ -241,7 +242,7 @@ def test_prompts_are_the_captions_that_fine_tuning_learns(article, descriptor):
         for ours, theirs in ((BOB_TEMPLATE, wording.BOB), (PLAIN_TEMPLATE, wording.DATADREAM)):
             text = caption_text(ours, class_, context, descriptor=descriptor, article=article)
             assert text == wording.fill(theirs, values, article=article)
-        word = wording.fill(wording.DIFF_MIX, {"class": wording.word_of(class_), "descriptor": descriptor})
+        word = wording.fill(wording.DIFF_MIX, {"class": word_of(class_), "descriptor": descriptor})
         assert class_prompt(TOKEN, class_, 7, descriptor) == word
 
 
