@@ -84,7 +84,9 @@ def train(
         DataError: if the synthetic images do not belong to the real ones.
         Interrupted: if a stop signal came in; run the same command again.
     """
-    _check(seeds=seeds, shots=shots, groups=groups, synthetic=synthetic, synthetic_only=synthetic_only)
+    check_numbers(seeds=seeds, shots=shots, groups=groups)
+    if synthetic_only and synthetic is None:
+        raise FastgenError("synthetic_only needs synthetic images; give --synthetic")
     named = {
         "tune": tune, "steps": steps, "synthetic_probability": synthetic_probability, "mix": mix, "norm": norm,
         "views": views,
@@ -135,17 +137,14 @@ def arms_of(material: Material, synthetic_only: bool) -> list[str]:
     return [REAL, BOTH, *([SYNTHETIC] if synthetic_only else [])]
 
 
-def _check(
-    *, seeds: int, shots: int | None, groups: tuple[int, int] | None, synthetic: Any, synthetic_only: bool
-) -> None:
-    for name, value in (("seeds", seeds), ("shots", shots)):
+def check_numbers(*, groups: tuple[int, int] | None, **counts: int | None) -> None:
+    """Refuses counts below 1, and groups that overlap."""
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise FastgenError(f"{name} is {value}; it must be at least 1")
     if groups is not None and not 0 < groups[1] <= groups[0]:
         raise FastgenError(f"groups are {groups[0]},{groups[1]}; the first (many: more than it) must not be below the "
                            "second (few: fewer than it), which must be above 0")  # fmt: skip
-    if synthetic_only and synthetic is None:
-        raise FastgenError("synthetic_only needs synthetic images; give --synthetic")
 
 
 def _run(problem: Problem, store: TrialStore, seeds: int, *, arms: Sequence[str]) -> dict[str, list[Trial]]:

@@ -115,6 +115,7 @@ class _Training:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.network: nn.Module = self.accelerator.unwrap_model(self.model)
+        self.real_weight = recipe.real_weight if draws.both else None  # one part alone is not weighted down
         self.done = 0
         self.losses = torch.zeros(len(draws.batches))
         self.history: list[tuple[int, Accuracy]] = []
@@ -146,7 +147,7 @@ class _Training:
     def _weights(self, device: torch.device) -> Tensor | None:
         """Weights of this process's images, from the counts of the whole batch; None for the plain mean."""
         batch = self.draws.rows[self.draws.batches[self.done]]
-        weight = self.recipe.real_weight if self.draws.both else None
+        weight = self.real_weight
         if weight is None and self.world == 1:
             return None
         share = image_weights(batch < self.draws.n_real, weight)[self.rank :: self.world]
@@ -190,12 +191,11 @@ class _Training:
         self.history = [(step, Accuracy(*values)) for step, *values in found["history"]]
 
     def finish(self) -> Fitted:
-        """The result; the accelerator lets go of the network."""
+        """The result."""
         last = self.losses[-max(1, len(self.losses) // 10) :].mean()
         if self.world > 1:
             last = self.accelerator.reduce(last.to(self.accelerator.device), "mean")
         self._check(last)
-        self.accelerator.free_memory()
         return Fitted(network=self.network, loss=float(last), history=self.history, best=self.best)
 
     def _check(self, loss: Tensor) -> None:

@@ -1,6 +1,6 @@
 """The recipes that have a name, per kind of backbone, and the grids that a sweep searches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -108,6 +108,6 @@ def named_recipe(name: str, kind: str) -> Recipe:
     return RECIPES[name][kind]
 
 
-def grid_points(grid: Mapping[str, tuple[float, ...]]) -> list[dict[str, float]]:
+def grid_points(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
     """Every combination of a grid's values, the last field fastest."""
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]

@@ -86,18 +86,21 @@ test_transform.__test__ = False  # type: ignore[attr-defined]  # pytest must not
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seeds the three global generators from a key of whole numbers, and puts them back afterwards.
+    """Seeds the global generators from a key of whole numbers, and puts those of the CPU back afterwards.
 
     What is drawn inside depends on the key alone: not on the process, on what was drawn before or on a restart.
     """
     number = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(number)
-        random.seed(number)
-        np.random.seed(number % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+    python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    # Not torch.manual_seed: without a GPU it notes down a stack trace at every call, for when CUDA may start.
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.default_generator.set_state(torch_state)
