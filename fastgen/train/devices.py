@@ -15,7 +15,7 @@ def new_accelerator(precision: str) -> Accelerator:
         precision: "fp32", "fp16" or "bf16".
 
     Raises:
-        FastgenError: for fp16 without a GPU.
+        FastgenError: where the device cannot do it.
     """
     AcceleratorState._reset_state(reset_partial_state=False)  # it refuses another precision than the first one
     try:

@@ -178,7 +178,7 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     Raises:
         FastgenError: for an unknown field, a wrong type or a value that is not allowed.
     """
-    types = {field.name: str(field.type) for field in fields(Recipe)}
+    types = {f.name: f.type.__name__ if isinstance(f.type, type) else str(f.type) for f in fields(Recipe)}
     values = {}
     for name, given in settings.items():
         if name not in types:

@@ -2,10 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 
 from fastgen.errors import DataError, FastgenError
@@ -14,24 +12,10 @@ from fastgen.train.backbone import Backbone
 from fastgen.train.command import train
 from fastgen.train.recipe import Recipe
 from fastgen.train.results import load_head
+from tests.colour_squares import COLOURS, make_images, square
 from tests.output_folder import make_row, write_output
 
-COLOURS = {"blue": (40, 40, 200), "red": (200, 40, 40)}
 RECIPE = Recipe(optimizer="adam", lr=5e-2, weight_decay=0.0, steps=60, batch=8)
-
-
-def square(name, seed, noise=40):
-    rng = np.random.default_rng(seed)
-    picture = np.clip(np.array(COLOURS[name]) + rng.integers(-noise, noise + 1, (16, 16, 3)), 0, 255)
-    return picture.astype(np.uint8)
-
-
-def make_images(root, count, start=0):
-    for name in COLOURS:
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            Image.fromarray(square(name, start + i)).save(root / name / f"{i}.png")
-    return root
 
 
 @pytest.fixture
