@@ -57,6 +57,8 @@ def _source(name: str) -> Source:
     if library == "timm" and model:
         return Source("timm", model)
     if library == "open_clip" and model:
+        if model.startswith("hf-hub:"):  # the hub's own names say which weights
+            return Source("open_clip", model, "")
         architecture, _, pretrained = model.partition(":")
         return Source("open_clip", architecture, pretrained or None)
     raise FastgenError(f"backbone is {name!r}; it must be {ALLOWED}")
@@ -104,8 +106,8 @@ def load_backbone(backbone: str, *, device: str | None = None) -> Backbone:
     Args:
         backbone: `mini-resnet`, `mini-clip` (embedded), `resnet50` (torchvision's V2 weights), `resnet50-v1`,
             `mae-vit-b16`, `clip-vit-b16`, any other timm model as `timm/<model.tag>` or open_clip model as
-            `open_clip/<model>:<pretrained>`. `NAME=PATH` gives the weights' place: for timm a folder
-            (config.json, model.safetensors) or a file of weights, for open_clip a folder
+            `open_clip/<model>:<pretrained>` or `open_clip/hf-hub:<owner>/<model>`. `NAME=PATH` gives the weights'
+            place: for timm a folder (config.json, model.safetensors) or a file of weights, for open_clip a folder
             (open_clip_config.json) or a file. Without a path the mini networks come from this package and the
             others from their hub (or its cache on this machine).
         device: torch device; None takes CUDA where there is one.
@@ -215,7 +217,7 @@ def _load_clip(name: str, source: Source, weights: Path | None, device: str) -> 
         architecture, pretrained = source.model, str(weights) if weights else source.pretrained
         if pretrained is None:
             raise FastgenError(f"backbone {name}: open_clip needs the weights' name, as in open_clip/ViT-B-16:openai")
-    model = open_clip.create_model(architecture, pretrained=pretrained)
+    model = open_clip.create_model(architecture, pretrained=pretrained or None)
     tokenizer = open_clip.get_tokenizer(architecture)
     model.eval().requires_grad_(False).to(device)
     cfg = open_clip.get_model_preprocess_cfg(model)

@@ -91,7 +91,7 @@ def fit(
             if evaluate is not None and (training.done % draws.eval_every == 0 or training.done == steps):
                 training.evaluate(evaluate, keep_best)
             due = stop.requested or time.monotonic() - saved >= CHECKPOINT_SECONDS
-            if checkpoint is not None and due and training.done < steps:
+            if checkpoint is not None and due:
                 training.save(checkpoint)
                 saved = time.monotonic()
                 stop.check(f"step {training.done} of {steps} of the training at hand is saved")

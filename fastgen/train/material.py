@@ -9,6 +9,7 @@ import numpy as np
 from accelerate.state import PartialState
 
 from fastgen.errors import FastgenError
+from fastgen.files import sha256_json
 from fastgen.train.backbone import Backbone, with_norm
 from fastgen.train.data import FolderImages, ImageSource, find_images, find_real, refuse_shared
 from fastgen.train.devices import usable_precision
@@ -49,11 +50,11 @@ class Material:
     cache: Path
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """Everything but the recipe, the arm and the seed that decides a trial's numbers."""
+    def identity(self) -> str:
+        """Hash of everything but the recipe, the arm and the seed that decides a trial's numbers."""
         children = self.children
         soft = {str(row): target.tolist() for row, target in children.soft.items()} if children else {}
-        return {
+        parts = {
             "backbone": self.backbone.sha256,
             "classes": self.real.classes,
             "real": self.real.sha256,
@@ -63,6 +64,7 @@ class Material:
             "shots": self.shots,
             "synthetic": [children.images.sha256, children.parents.tolist(), soft] if children else None,
         }
+        return sha256_json(parts)
 
     def problem(self, recipe: Recipe) -> Problem:
         """The problem that a recipe's trials solve; computes features where they can be cached."""

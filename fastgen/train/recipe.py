@@ -198,8 +198,8 @@ def _typed(name: str, given: Any, kind: str) -> Any:
         pass
     elif "float" in kind and isinstance(value, int | float):
         return float(value)
-    elif "int" in kind and isinstance(value, int):
-        return value
+    elif "int" in kind and isinstance(value, int | float) and float(value).is_integer():
+        return int(value)
     elif "str" in kind and isinstance(value, str):
         return value
     raise FastgenError(f"{name} is {given!r}; it must be {_kind_name(kind)}")

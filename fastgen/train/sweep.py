@@ -163,7 +163,7 @@ def _score(store: TrialStore, work: Work) -> float:
 def _winner(full: Recipe, points: Sequence[Recipe], scores: Sequence[float], grid: Mapping[str, Any]) -> Recipe:
     """The best point, with the full length."""
     best = asdict(points[max(range(len(points)), key=lambda place: scores[place])])
-    return replace(full, **{name: best[name] for name in grid})
+    return with_settings(full, {name: best[name] for name in grid})
 
 
 def _report(

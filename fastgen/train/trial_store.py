@@ -26,11 +26,11 @@ class TrialStore:
 
     Attributes:
         folder: where the files lie.
-        identity: everything the trials share that decides their numbers: data, backbone, split.
+        identity: hash of everything the trials share that decides their numbers: data, backbone, split.
     """
 
     folder: Path
-    identity: Any
+    identity: str
 
     def run(self, problem: Problem, seed: int, *, arm: str) -> Trial:
         """The trial from disk, or trained now and written.
