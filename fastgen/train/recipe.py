@@ -1,7 +1,7 @@
 """How a classifier is trained, as one record whose every field can be set by name."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -211,10 +211,13 @@ def _kind_name(kind: str) -> str:
 
 
 def _read(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    readers: tuple[Callable[[str], Any], ...] = (json.loads, float)  # JSON does not know .5
+    for read in readers:
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_official_dalda_differs_from_the_paper_where_the_card_says():
 def test_a_file_starts_from_a_name_and_the_command_has_the_last_word(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"recipe": "bob", "lr": 3e-5, "real_weight": 0.5}))
-    found = choose_recipe(str(path), "clip", default=MINI_RESNET, settings={"real_weight": "0.8", "steps": "7"})
+    found = choose_recipe(str(path), "clip", default=MINI_RESNET, settings={"real_weight": ".8", "steps": "7"})
     assert (found.lr, found.real_weight, found.steps, found.epochs, found.tune) == (3e-5, 0.8, 7, None, "lora")
     path.write_text("[1]")
     with pytest.raises(FastgenError, match="mine.json: a recipe is a JSON object"):
