@@ -10,6 +10,8 @@
 # and asks for the oldest driver that CUDA 13 runs on.
 FROM nvidia/cuda:13.0.2-runtime-ubi9
 
+# Red Hat withdraws old builds of a package, so that a pinned one could not be installed next year.
+# hadolint ignore=DL3041
 RUN dnf install -y --nodocs --setopt=install_weak_deps=0 python3.11 python3.11-pip \
     && dnf clean all \
     && rm -rf /var/cache/dnf \
@@ -30,11 +32,11 @@ RUN mkdir fastgen \
     && echo '__version__ = "0"' > fastgen/__init__.py \
     && pip install . -c constraints.txt \
     && pip uninstall -y fastgen-diffusion \
-    && rm -rf fastgen build *.egg-info
+    && rm -rf fastgen build ./*.egg-info
 
 COPY . .
 RUN pip install --no-deps -e .
 
-USER fastgen
+USER 1000
 ENTRYPOINT ["fastgen"]
 CMD ["--help"]

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from fastgen import __version__
+from fastgen.cli_cluster import add_cluster_commands
 from fastgen.errors import DataError, FastgenError
 
 ExistingFile = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -269,6 +270,9 @@ def demo(**options: Any) -> None:
     from fastgen.demo import demo as run_demo
 
     run_demo(**options)
+
+
+add_cluster_commands(main)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "fastgen"
 LEAF = {"errors", "files", "lock", "capacity", "fields", "row_parts", "records", "job", "seeds"}
-TOP = {"__init__", "__main__", "cli", "demo"}
+TOP = {"__init__", "__main__", "cli", "cli_cluster", "demo"}
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAF},
     "weights_hash": set(),
@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"shards", "clip", "weights_hash"},
     "evaluate": {"shards", "clip", "weights_hash"},
     "production": {"bank", "clip", "engine", "generate", "plan", "shards"},
+    "cluster": {"bank", "production", "shards"},
 }
 HEAVY = {
     "torch",
@@ -35,7 +36,7 @@ HEAVY = {
     "open_clip",
     "timm",
 }
-LIGHT_STAGES = LEAF | {"shards", "petworld"}
+LIGHT_STAGES = LEAF | {"shards", "petworld", "cluster"}
 LIGHT_FILES = {
     f"bank/{name}.py"
     for name in "read unique references write template class_names dalda dalda_json chat answer_cache asking endpoint "
@@ -107,8 +108,9 @@ def test_packages_export_nothing(path):
         )
 
 
-def test_the_bank_reader_loads_nothing_heavy():
-    code = f"import sys, fastgen.bank.read, fastgen.job; print(*sorted({HEAVY!r} & set(sys.modules)))"
+def test_what_login_nodes_use_loads_nothing_heavy():
+    modules = "fastgen.bank.read, fastgen.job, fastgen.cli, fastgen.cluster.submit, fastgen.cluster.table"
+    code = f"import sys, {modules}; print(*sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=True
     )
