@@ -3,7 +3,8 @@
 #   docker build -t fastgen .
 #   docker run --rm --gpus all -v "$PWD/engines:/opt/fastgen/engines" -v "$PWD/out:/opt/fastgen/out" fastgen demo
 #
-# Not run so far: the build of this image, and with it everything below, on a CPU as on a GPU.
+# Checked with hadolint (tests/cluster/test_script.py). Not run so far: the build of this image, and with it everything below,
+# on a CPU as on a GPU. For clusters, hpc/fastgen.def makes the same image with Apptainer.
 # The user in the image has id 1000; for other owners of the mounted folders add --user "$(id -u):$(id -g)".
 
 # UBI 9 because it packages Python 3.11. The CUDA 13.0 runtime adds what torch's own wheels lack for onnxruntime (cuRAND)

@@ -136,7 +136,7 @@ def test_the_shell_hands_the_signal_on_and_requeues_only_what_saved(tmp_path, si
     script.write_text(sbatch_script(WORDS, Resources(array=8), **PLACE))
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "5"}
     environ["SLURM_ARRAY_TASK_ID"] = "3"
-    driver = f'bash job.sh & job=$!; until [ -e started ]; do sleep 0.05; done; kill -{signal} $job; wait $job'
+    driver = f"bash job.sh & job=$!; until [ -e started ]; do sleep 0.05; done; kill -{signal} $job; wait $job"
     done = subprocess.run(["bash", "-c", driver], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == code and "told" in done.stdout, done
     assert "fastgen run --bank my bank.jsonl" in (tmp_path / "srun-words").read_text()

@@ -1,5 +1,6 @@
 """Talk to the SLURM that `hpc/local-slurm` started: wait for states, release what waits, look at a run from outside."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from fastgen.cluster.status import RunStatus, status
 ROOT = Path(__file__).resolve().parents[2]
 BANK = ROOT / "prompts" / "pets.jsonl"
 ROWS = 32
-RUN = ["--bank", str(BANK), "--limit", str(ROWS), "--steps", "20", "--shard-size", "2"]
+RUN = f"--bank {BANK} --limit {ROWS} --steps 20 --shard-size 2 --policy uniform".split()
 """A run of the embedded model: short, and with many moments at which something can happen to it."""
 
 
@@ -58,15 +59,12 @@ def release(job: str) -> None:
 def has_begun(out: Path, ranks) -> bool:
     """Whether each of the ranks has published a shard and is at work on another."""
     names = [path.name for path in (out / "shards").glob("*.h5*")] if (out / "shards").exists() else []
-    return all(
-        any(f"-r{rank:03d}" in name and name.endswith(end) for name in names) for rank in ranks for end in (".h5", ".part")
-    )
+    of_rank = {rank: [name for name in names if f"-r{rank:03d}" in name] for rank in ranks}
+    return all(any(name.endswith(end) for name in of_rank[rank]) for rank in ranks for end in (".h5", ".part"))
 
 
 def kill(out: Path, rank: int) -> None:
     """End the process of a rank as the kernel does when memory runs out."""
-    import json
-
     os.kill(json.loads((out / f"progress-r{rank:03d}.json").read_text())["pid"], signal.SIGKILL)
 
 
