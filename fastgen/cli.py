@@ -15,6 +15,7 @@ import click
 from fastgen import __version__
 from fastgen.bank.class_names import read_class_names
 from fastgen.cli_baselines import AnyPath, ExistingFile, add_baselines, dalda_options
+from fastgen.cli_cluster import add_cluster_commands
 from fastgen.cli_finetune import finetune
 from fastgen.cli_train import add_train_commands
 from fastgen.errors import DataError, FastgenError
@@ -253,6 +254,8 @@ def demo(**options: Any) -> None:
 
 
 add_train_commands(main)
+add_cluster_commands(main)
+
 
 if __name__ == "__main__":
     main()
