@@ -21,7 +21,6 @@ from fastgen.train.command import train
 from repro.dalda.arms import WORLDS, Arm
 from repro.dalda.banks import write_arm_bank
 
-
 WORD_LR = 1e-2
 """Five times DA-Fusion's rate, for far fewer steps: Adam moves a vector by about the rate in every step."""
 
