@@ -21,6 +21,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.hardware import versions  # noqa: E402
+
 
 class Contender(ABC):
     """Draws rows; a subclass says how.
@@ -32,6 +34,8 @@ class Contender(ABC):
     failed = 0
     warm_ups = 1
     """Batches drawn before time counts."""
+    packages: tuple[str, ...] = ("torch", "diffusers", "transformers")
+    """Whose versions matter."""
 
     def __init__(self, work: dict[str, Any]) -> None:
         """Load the model.
@@ -58,6 +62,7 @@ class Fastgen(Contender):
 
     with_reference = True
     compile = False
+    packages = ("torch", "onnxruntime", "onnxruntime-gpu")
 
     def load(self) -> None:
         from fastgen.engine.build import build
@@ -81,7 +86,8 @@ class Fastgen(Contender):
             if self.with_reference:
                 obj |= {"lambda": row["lambda"], "ref": {"id": row["reference"]}}
             made.append(complete_row(Row.from_json(obj, None), self.engine.spec, self.engine.scheduler_config))
-        samples = list(generate(made, self.engine, lambda ref: Image.open(ref.id).convert("RGB")))
+        together = self.work["batch"]
+        samples = list(generate(made, self.engine, lambda ref: Image.open(ref.id).convert("RGB"), batch=together))
         self.failed = sum(sample.status != GOOD for sample in samples)
         side = self.work["size"]
         nothing = np.zeros((side, side, 3), dtype=np.uint8)
@@ -111,12 +117,11 @@ class Dalda(Contender):
         from diffusers import DDIMScheduler, StableDiffusionPipeline
         from transformers import CLIPVisionModelWithProjection
 
-        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.work["precision"]]
-        model, adapter = Path(self.work["model"]), Path(self.work["ip_adapter"])
-        options = {"variant": "fp16" if any(model.glob("unet/*.fp16.*")) else None, "torch_dtype": dtype}
-        self.pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, **options)
+        adapter, precision = Path(self.work["ip_adapter"]), self.work["precision"]
+        self.pipe = _pipeline(StableDiffusionPipeline, self.work, precision)
         self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
         if self.pipe.image_encoder is None:
+            options = _loading(self.work, precision)
             encoder = CLIPVisionModelWithProjection.from_pretrained(adapter.parent / "image_encoder", **options)
             self.pipe.register_modules(image_encoder=encoder)
         self.pipe.load_ip_adapter(str(adapter.parent), subfolder="", weight_name=adapter.name)
@@ -195,6 +200,7 @@ class Optimum(Contender):
     """optimum-onnx's pipeline in ONNX Runtime, without image prompts, which it does not have."""
 
     batch = Diffusers.batch
+    packages = ("optimum-onnx", "optimum", "onnxruntime", "onnxruntime-gpu", "diffusers", "transformers", "torch")
 
     def load(self) -> None:
         from optimum.onnxruntime import ORTStableDiffusionPipeline
@@ -206,11 +212,20 @@ class Optimum(Contender):
 
         cache = Path(self.work["folder"]) / kind.__name__
         if not cache.exists():
-            kind.from_pretrained(self.work["model"], export=True, **options).save_pretrained(cache)
+            kind.from_pretrained(self._text_model(), export=True, **options).save_pretrained(cache)
         pipe = kind.from_pretrained(cache, **options)
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
         return pipe
+
+    def _text_model(self) -> str:
+        """Folder of the model in float32 without its image encoder, which the exporters of optimum cannot take."""
+        from diffusers import StableDiffusionPipeline
+
+        folder = Path(self.work["folder"]) / "text-model"
+        if not (folder / "model_index.json").exists():
+            _pipeline(StableDiffusionPipeline, self.work, "fp32", image_encoder=None).save_pretrained(folder)
+        return str(folder)
 
     def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
         import torch
@@ -230,12 +245,17 @@ class Optimum(Contender):
 class OpenVino(Optimum):
     """optimum-intel's OpenVINO pipeline at a static shape; needs an environment of its own."""
 
+    packages = ("optimum-intel", "optimum", "openvino", "diffusers", "transformers", "torch")
+
     def load(self) -> None:
         from optimum.intel import OVStableDiffusionPipeline
 
         self.pipe = self._load(OVStableDiffusionPipeline, compile=False, ov_config={"INFERENCE_PRECISION_HINT": "f32"})
         side = self.work["size"]
         self.pipe.reshape(batch_size=self.batch, height=side, width=side, num_images_per_prompt=1)
+        # its decoder would be left at one image for every prompt, and then refuses the batch that the pipeline gives it
+        decoder = self.pipe.vae_decoder
+        decoder.model = self.pipe._reshape_vae_decoder(decoder.model, side, side, num_images_per_prompt=self.batch)
         self.pipe.compile()
 
 
@@ -249,6 +269,20 @@ CONTENDERS: dict[str, type[Contender]] = {
     "optimum": Optimum,
     "openvino": OpenVino,
 }
+
+
+def _pipeline(kind: Any, work: dict[str, Any], precision: str, **parts: Any) -> Any:
+    """Load the work's model with a diffusers pipeline."""
+    return kind.from_pretrained(work["model"], safety_checker=None, **_loading(work, precision), **parts)
+
+
+def _loading(work: dict[str, Any], precision: str) -> dict[str, Any]:
+    """Which files to load, and as what."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    half = any(Path(work["model"]).glob("unet/*.fp16.*"))
+    return {"variant": "fp16" if half else None, "torch_dtype": dtype}
 
 
 def _settings(work: dict[str, Any]) -> dict[str, Any]:
@@ -281,6 +315,15 @@ def timed(contender: Contender, rows: list[dict[str, Any]]) -> tuple[float, np.n
     return time.perf_counter() - start, images
 
 
+def warm_up(contender: Contender) -> None:
+    """Draw batches of as many steps as `warm_up_steps` of the work says, or as the work itself has."""
+    work = contender.work
+    steps, work["steps"] = work["steps"], work.get("warm_up_steps", work["steps"])
+    for _ in range(contender.warm_ups):
+        contender.draw(work["rows"][: work["batch"]])
+    work["steps"] = steps
+
+
 def take_turns(contender: Contender) -> None:
     """Do what each line of input says, until there is no more."""
     from bench import measure
@@ -309,8 +352,7 @@ def main() -> None:
     work = json.loads(Path(path).read_text())
     started = time.perf_counter()
     contender = CONTENDERS[name](work)
-    for _ in range(contender.warm_ups):
-        contender.draw(work["rows"][: work["batch"]])
+    warm_up(contender)
     ready = round(time.perf_counter() - started, 2)
     if flags == ["--turns"]:
         from bench.measure import share
@@ -324,7 +366,7 @@ def main() -> None:
         took, images = timed(contender, work["rows"])
         seconds.append(took)
     np.save(Path(work["folder"]) / f"{name}.npy", images)
-    _tell(ready_seconds=ready, seconds=seconds, failed=contender.failed)
+    _tell(ready_seconds=ready, seconds=seconds, failed=contender.failed, versions=versions(*contender.packages))
 
 
 if __name__ == "__main__":
