@@ -32,6 +32,8 @@ class Contender(ABC):
     """
 
     failed = 0
+    one_a_call = False
+    """Whether it draws one row a call, and not as many as the work says."""
     warm_ups = 1
     """Batches drawn before time counts."""
     packages: tuple[str, ...] = ("torch", "diffusers", "transformers")
@@ -46,6 +48,7 @@ class Contender(ABC):
                 (a picture's path).
         """
         self.work = work
+        self.batch = 1 if self.one_a_call else int(work["batch"])
         self.load()
 
     @abstractmethod
@@ -86,8 +89,7 @@ class Fastgen(Contender):
             if self.with_reference:
                 obj |= {"lambda": row["lambda"], "ref": {"id": row["reference"]}}
             made.append(complete_row(Row.from_json(obj, None), self.engine.spec, self.engine.scheduler_config))
-        together = self.work["batch"]
-        samples = list(generate(made, self.engine, lambda ref: Image.open(ref.id).convert("RGB"), batch=together))
+        samples = list(generate(made, self.engine, lambda ref: Image.open(ref.id).convert("RGB"), batch=self.batch))
         self.failed = sum(sample.status != GOOD for sample in samples)
         side = self.work["size"]
         nothing = np.zeros((side, side, 3), dtype=np.uint8)
@@ -110,7 +112,7 @@ class FastgenText(Fastgen):
 class Dalda(Contender):
     """diffusers as DALDA drives it: one image a call, lambda set on the pipeline before each."""
 
-    batch = 1
+    one_a_call = True
 
     def load(self) -> None:
         import torch
@@ -156,10 +158,7 @@ class Dalda(Contender):
 class Diffusers(Dalda):
     """diffusers at its own best batch: every row its own reference, one lambda for all rows of the work."""
 
-    @property
-    def batch(self) -> int:  # type: ignore[override]
-        """Rows of a call."""
-        return int(self.work["batch"])
+    one_a_call = False
 
     def load(self) -> None:
         super().load()
@@ -199,7 +198,6 @@ class Compiled(Diffusers):
 class Optimum(Contender):
     """optimum-onnx's pipeline in ONNX Runtime, without image prompts, which it does not have."""
 
-    batch = Diffusers.batch
     packages = ("optimum-onnx", "optimum", "onnxruntime", "onnxruntime-gpu", "diffusers", "transformers", "torch")
 
     def load(self) -> None:
@@ -320,7 +318,7 @@ def warm_up(contender: Contender) -> None:
     work = contender.work
     steps, work["steps"] = work["steps"], work.get("warm_up_steps", work["steps"])
     for _ in range(contender.warm_ups):
-        contender.draw(work["rows"][: work["batch"]])
+        contender.draw(work["rows"][: contender.batch])
     work["steps"] = steps
 
 

@@ -27,11 +27,13 @@ What is compared:
 
 import argparse
 import json
+import math
 import os
 import shlex
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +102,12 @@ def measure(
     path.write_text(json.dumps(work))
     times: dict[str, list[float]] = {name: [] for name in options.peers}
     versions: dict[str, dict[str, str]] = {}
+    started = time.monotonic()
     for turn in range(options.rounds):
         order = options.peers[turn % len(options.peers) :] + options.peers[: turn % len(options.peers)]
         for name in [name for name in order if name in times]:
+            if time.monotonic() - started > options.budget:
+                break
             command, environment = command_of(name, path, options)
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode:
@@ -117,7 +122,7 @@ def measure(
             if found["failed"]:
                 more += f"; {found['failed']} rows of it were NaN or of one colour"
             print(f"round {turn + 1} {name:16} {speeds} images/s ({more})", flush=True)
-    return times, versions
+    return {name: seconds for name, seconds in times.items() if seconds}, versions
 
 
 def summary(times: dict[str, list[float]], rows: int) -> dict[str, dict[str, float]]:
@@ -127,6 +132,7 @@ def summary(times: dict[str, list[float]], rows: int) -> dict[str, dict[str, flo
     found = {}
     for name, values in speeds.items():
         found[name] = {"images_per_second": medians[name], "min": min(values), "max": max(values)}
+        found[name]["turns"] = len(values)
         if "dalda" in medians:
             found[name]["over_dalda"] = medians[name] / medians["dalda"]
         ours = medians.get("fastgen-text" if name in TEXT_ONLY else "fastgen")
@@ -161,10 +167,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3, help="processes of every contender")
     parser.add_argument("--repeats", type=int, default=2, help="timed runs in each process")
+    parser.add_argument("--budget", type=float, default=math.inf, help="seconds after which no other turn begins")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--openvino-python", default=sys.executable, help="of an environment with optimum-intel")
     parser.add_argument("--optimum-site", type=Path, help="folder that optimum-onnx was installed into with --target")
-    parser.add_argument("--work", type=Path, default=Path("out/bench/throughput"))
+    parser.add_argument("--work", type=Path, help="default: out/bench/MODEL")
     parser.add_argument("--out", type=Path, help="default: bench/results/throughput-MODEL.json")
     return parser.parse_args(words)
 
@@ -172,6 +179,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure, print the table, write the JSON."""
     options = parse()
+    options.work = options.work or Path("out/bench") / Path(options.model).name
     options.work.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "bench/throughput.py", *sys.argv[1:]])
     machine = hardware(*PACKAGES)

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from fastgen.cli import main
 from fastgen.engine.build import build
 from fastgen.engine.load import load_engine
-from fastgen.engine.ort_backend import CPU, CUDA, OrtBackend, why_no_cuda
+from fastgen.engine.ort_backend import CPU, CUDA, OrtBackend, rows_together, why_no_cuda
 from fastgen.engine.parity import example_inputs
-from fastgen.engine.spec import read_spec
+from fastgen.engine.spec import Component, TensorSpec, read_spec
 from fastgen.errors import EngineError
 
 
@@ -117,6 +117,17 @@ def test_pytorchs_threads_rest_while_ort_works_and_come_back(tiny_engine_path):
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch", "rows"),
+    [((3, 64, 64), 8, 8), ((3, 256, 256), 8, 2), ((3, 256, 256), 9, 1), ((3, 512, 512), 8, 1), ((77, 768), 64, 64)],
+)
+def test_large_images_are_worked_on_a_few_at_once(shape, batch, rows):
+    image = TensorSpec(name="image", dtype="float32", shape=shape)
+    latents = TensorSpec(name="latents", dtype="float32", shape=(4, 64, 64))
+    assert rows_together(Component(inputs=(latents,), output=image), batch) == rows
+    assert rows_together(Component(inputs=(image,), output=latents), batch) == rows
 
 
 def test_gelu_is_one_operator_after_orts_optimiser(plain_graphs, tmp_path):
