@@ -1,9 +1,9 @@
 """Images per second of fastgen and of every peer, on the same weights, rows, steps and size.
 
-Command:   python bench/throughput.py --model mini --steps 25 --guidance 3 --rows 48
-Hardware:  two virtual cores of an AMD EPYC, shared with others: the same contender varies by up to 20 % between rounds
-Result:    images/s, medians of 3: fastgen 4.2, optimum (text only) 3.7, fastgen-text 3.5, compiled 2.9, diffusers 2.4,
-           dalda 2.1 (bench/results/throughput-mini.json)
+Command:   python bench/throughput.py --model mini --steps 25 --guidance 3 --rows 8 --budget 400
+Hardware:  two virtual cores of an AMD EPYC, shared with others, at a third of their usual speed in that hour
+Result:    images/s, medians of 2 or 3 turns: openvino (text only) 1.67, fastgen 1.67, compiled 1.31, fastgen-text 1.23,
+           optimum (text only) 1.21, diffusers 0.99, dalda 0.48 (bench/results/throughput-mini.json)
 
 On a GPU:  python -m tests.real_shapes sd15 FOLDER, then
            python bench/throughput.py --model FOLDER --ip-adapter FOLDER/adapters/ip-adapter.safetensors
@@ -11,8 +11,8 @@ On a GPU:  python -m tests.real_shapes sd15 FOLDER, then
            compiled --batch 16; bench/device.py does the same in a few minutes
 
 Every contender is a process of its own (bench/peers.py) and has the machine to itself; they take turns, round after
-round, each round in another order. A contender whose library is not installed is named and left out. OpenVINO's
-pipeline needs other versions than fastgen's: give the Python of an environment that has optimum-intel.
+round, each round in another order. A contender whose library is not installed is named and left out. Where
+--optimum-site and --openvino-python come from: bench/NOTES.md, "The foreign peers".
 
 What is compared:
     fastgen            a lambda and a reference of its own for every row
