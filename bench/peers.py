@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.hardware import versions  # noqa: E402
+from bench.pipelines import load_pipeline, loading, picture, settings  # noqa: E402
 
 
 class Contender(ABC):
@@ -120,10 +121,10 @@ class Dalda(Contender):
         from transformers import CLIPVisionModelWithProjection
 
         adapter, precision = Path(self.work["ip_adapter"]), self.work["precision"]
-        self.pipe = _pipeline(StableDiffusionPipeline, self.work, precision)
+        self.pipe = load_pipeline(StableDiffusionPipeline, self.work, precision)
         self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
         if self.pipe.image_encoder is None:
-            options = _loading(self.work, precision)
+            options = loading(self.work, precision)
             encoder = CLIPVisionModelWithProjection.from_pretrained(adapter.parent / "image_encoder", **options)
             self.pipe.register_modules(image_encoder=encoder)
         self.pipe.load_ip_adapter(str(adapter.parent), subfolder="", weight_name=adapter.name)
@@ -147,12 +148,12 @@ class Dalda(Contender):
             negative_prompt=[row["negative_prompt"] for row in rows],
             generator=[torch.Generator().manual_seed(row["seed"]) for row in rows],
             **self._references(rows),
-            **_settings(self.work),
+            **settings(self.work),
         ).images
         return np.stack([np.asarray(image) for image in images])
 
     def _references(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"ip_adapter_image": _picture(rows[0]["reference"], self.work["size"])}
+        return {"ip_adapter_image": picture(rows[0]["reference"], self.work["size"])}
 
 
 class Diffusers(Dalda):
@@ -170,7 +171,7 @@ class Diffusers(Dalda):
     def _references(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
-        pictures = [_picture(row["reference"], self.work["size"]) for row in rows]
+        pictures = [picture(row["reference"], self.work["size"]) for row in rows]
         pixels = self.pipe.feature_extractor(pictures, return_tensors="pt").pixel_values
         with torch.no_grad():
             embeds = self.pipe.image_encoder(pixels.to(self.pipe.device, self.pipe.dtype)).image_embeds[:, None]
@@ -222,7 +223,7 @@ class Optimum(Contender):
 
         folder = Path(self.work["folder"]) / "text-model"
         if not (folder / "model_index.json").exists():
-            _pipeline(StableDiffusionPipeline, self.work, "fp32", image_encoder=None).save_pretrained(folder)
+            load_pipeline(StableDiffusionPipeline, self.work, "fp32", image_encoder=None).save_pretrained(folder)
         return str(folder)
 
     def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
@@ -235,7 +236,7 @@ class Optimum(Contender):
                 [row["prompt"] for row in part],
                 negative_prompt=[row["negative_prompt"] for row in part],
                 generator=[torch.Generator().manual_seed(row["seed"]) for row in part],
-                **_settings(self.work),
+                **settings(self.work),
             ).images
         return np.stack([np.asarray(image) for image in images])
 
@@ -267,35 +268,6 @@ CONTENDERS: dict[str, type[Contender]] = {
     "optimum": Optimum,
     "openvino": OpenVino,
 }
-
-
-def _pipeline(kind: Any, work: dict[str, Any], precision: str, **parts: Any) -> Any:
-    """Load the work's model with a diffusers pipeline."""
-    return kind.from_pretrained(work["model"], safety_checker=None, **_loading(work, precision), **parts)
-
-
-def _loading(work: dict[str, Any], precision: str) -> dict[str, Any]:
-    """Which files to load, and as what."""
-    import torch
-
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    half = any(Path(work["model"]).glob("unet/*.fp16.*"))
-    return {"variant": "fp16" if half else None, "torch_dtype": dtype}
-
-
-def _settings(work: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "num_inference_steps": work["steps"],
-        "guidance_scale": work["guidance"],
-        "height": work["size"],
-        "width": work["size"],
-    }
-
-
-def _picture(path: str, side: int) -> Any:
-    from PIL import Image
-
-    return Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
 
 
 def _say(line: str) -> None:
