@@ -45,6 +45,7 @@ def build(
     backend: str = "onnxruntime",
     precision: str = "fp32",
     compile: bool = False,
+    deep_cache: bool = False,
     batch: int = 8,
     size: int | None = None,
     provider: str = "auto",
@@ -64,6 +65,8 @@ def build(
         precision: one of PRECISIONS: what the components compute in; inputs and outputs stay float32.
         compile: run UNet and VAE decoder through torch.compile; for the torch backend. Faster on a GPU, and compiled
             anew by every process that loads the engine, unless torch finds the kernels in its cache.
+        deep_cache: cut the UNet in two, so that rows may ask to run its deep part only every few steps (see
+            `deep_cache`). Rows that do not ask get the same images but for rounding.
         batch: rows of every execution.
         size: side of the square images in pixels; None takes the model's own.
         provider: where ONNX Runtime computes when the engine is compared with the model: "auto", "cpu" or "cuda". It
@@ -90,9 +93,10 @@ def build(
     defaults = sources.defaults()
     options: dict[str, Any] = {"backend": backend, "precision": precision, "batch": batch}
     options["size"] = size or defaults["size"]
-    inputs = {**sources.to_json(), **options, **_environment(backend, compile), "plan": plan}
-    folder = Path(out) if out is not None else ENGINES / engine_name(sources, compile=compile, **options)
-    once = {"model": model, **places, **options, "compile": compile, "out": out}
+    inputs = {**sources.to_json(), **options, **_environment(backend, compile), "plan": plan, "deep_cache": deep_cache}
+    flags = {"compile": compile, "deep_cache": deep_cache}
+    folder = Path(out) if out is not None else ENGINES / engine_name(sources, **flags, **options)
+    once = {"model": model, **places, **options, **flags, "out": out}
     once["provider"] = None if provider == "auto" else provider
     command = _command(once, {"lora": lora, "embedding": embedding})
     differing = _difference(folder, inputs)
@@ -143,10 +147,13 @@ def _command(once: Mapping[str, Any], repeated: Mapping[str, Sequence[str]]) -> 
     return shlex.join(words)
 
 
-def engine_name(sources: Sources, *, backend: str, precision: str, compile: bool, batch: int, size: int) -> str:
+def engine_name(
+    sources: Sources, *, backend: str, precision: str, batch: int, size: int, compile: bool = False, deep_cache: bool = False
+) -> str:
     """Return for example `mini-onnxruntime-fp32-b8-s64`, with LoRA and embedding names after the model's."""
     added = [*(lora.name for lora in sources.loras), *(embedding.name for embedding in sources.embeddings)]
-    words = [sources.id.replace("/", "--"), *added, backend, precision, *(["compiled"] if compile else [])]
+    flags = [name for name, given in (("compiled", compile), ("deepcache", deep_cache)) if given]
+    words = [sources.id.replace("/", "--"), *added, backend, precision, *flags]
     return re.sub(r"[^\w.-]", "_", "-".join([*words, f"b{batch}", f"s{size}"]))
 
 

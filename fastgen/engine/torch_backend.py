@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgen.engine.deep_cache import cut
 from fastgen.engine.gpu import CudaStream
 from fastgen.engine.precision import EXACT_DECODER, lower
-from fastgen.engine.spec import EngineSpec
+from fastgen.engine.spec import DEEP, SHALLOW, UNET, EngineSpec
 from fastgen.engine.torch_program import PlainProgram, Program, RecordedProgram
 
 WEIGHTS = "torch"
@@ -18,7 +19,7 @@ WEIGHTS = "torch"
 ADAPTER = "ip_adapter.safetensors"
 
 
-COMPILED = ("unet", "vae_decoder")
+COMPILED = (UNET, DEEP, SHALLOW, "vae_decoder")
 """What runs most: the components that a CUDA graph holds, and that torch.compile is for."""
 
 COMPILE_OPTIONS = {"conv_1x1_as_mm": True, "deterministic": True}
@@ -52,7 +53,12 @@ class TorchBackend:
         modules = load_modules(folder / WEIGHTS, has_adapter=spec.has_image_prompt)
         if EXACT_DECODER in spec.components:
             modules[EXACT_DECODER] = modules["vae_decoder"]
-        lowered = {name: lower(modules[name], precision) for name, precision in spec.precisions.items()}
+        if spec.deep_cache:
+            modules |= cut(modules.pop(UNET))
+        precisions = {name: own for name, own in spec.precisions.items() if name != SHALLOW}
+        lowered = {name: lower(modules[name], precision) for name, precision in precisions.items()}
+        if spec.deep_cache:
+            lowered |= cut(lowered[DEEP].whole)  # one copy of the weights for both parts
         self._rows = {name: rows_together(name, spec) for name in lowered}
         self._programs = {name: self._program(name, module, spec, stream) for name, module in lowered.items()}
 
@@ -95,15 +101,17 @@ def save_modules(folder: Path, modules: Mapping[str, Any], precisions: Mapping[s
     """
     from safetensors.torch import save_file
 
+    if DEEP in modules:
+        modules, precisions = {**modules, UNET: modules[DEEP].whole}, {**precisions, UNET: precisions[DEEP]}
     exact = EXACT_DECODER if EXACT_DECODER in modules else "vae_decoder"
-    owners = {"unet": "unet", "text_encoder": "encoder", exact: "vae", "image_encoder": "encoder"}
+    owners = {UNET: "unet", "text_encoder": "encoder", exact: "vae", "image_encoder": "encoder"}
     for name, attribute in owners.items():
         if name not in modules:
             continue
         part = getattr(lower(modules[name], precisions[name]), attribute)
         _forget_origin(part)
         part.save_pretrained(folder / ("vae" if attribute == "vae" else name), safe_serialization=True)
-    unet = modules["unet"]
+    unet = modules[UNET]
     if unet.image_proj is not None:  # float32: UNet and image encoder have their share of it, each in its precision
         save_file({key: value.contiguous() for key, value in unet.adapter_state_dict().items()}, folder / ADAPTER)
 

@@ -17,7 +17,13 @@ DEFAULT_GUIDANCE = 7.5
 
 
 class Group(NamedTuple):
-    """Rows that agree in all of this go through the same steps together; all else is data of the row."""
+    """Rows that agree in all of this go through the same steps together; all else is data of the row.
+
+    Attributes:
+        executed: steps that are run; fewer than `steps` for img2img.
+        interval: shares of the schedule between which there is guidance; None: nowhere.
+        deep_cache: the UNet's deep part runs at every so many steps.
+    """
 
     scheduler: str
     steps: int
@@ -25,7 +31,8 @@ class Group(NamedTuple):
     width: int
     mode: str
     executed: int
-    guided: bool
+    interval: tuple[float, float] | None
+    deep_cache: int
 
 
 def group_of(row: Row) -> Group:
@@ -33,8 +40,8 @@ def group_of(row: Row) -> Group:
     assert row.steps and row.scheduler and row.height and row.width and row.guidance_scale is not None
     mode = row.mode or "t2i"
     executed = executed_steps(row.steps, row.strength or 1.0) if mode == "img2img" else row.steps
-    guided = row.guidance_scale > 1
-    return Group(row.scheduler, row.steps, row.height, row.width, mode, executed, guided)
+    interval = (row.guidance_interval or (0.0, 1.0)) if row.guidance_scale > 1 else None
+    return Group(row.scheduler, row.steps, row.height, row.width, mode, executed, interval, row.deep_cache or 1)
 
 
 def batches(rows: Sequence[Row], size: int) -> Iterator[tuple[Group, list[Row]]]:
@@ -105,6 +112,8 @@ def engine_problems(row: Row, spec: "EngineSpec") -> list[FieldProblem]:
         add("scheduler", row.scheduler, ", ".join(SCHEDULERS))
     if isinstance(row.lambda_, float) and not spec.has_image_prompt:
         add("lambda", row.lambda_, "null: this engine has no IP-Adapter; or build one with --ip-adapter")
+    if row.deep_cache not in (None, 1) and not spec.deep_cache:
+        add("deep_cache", row.deep_cache, "1: this engine's UNet is in one piece; or fastgen build --deep-cache")
     if row.mode == "img2img" and row.steps and row.strength and executed_steps(row.steps, row.strength) < 1:
         add("strength", row.strength, f"at least {1 / row.steps:.3g}, so that one of {row.steps} steps is run")
     problems += [problem for adapter in row.adapters for problem in _adapter_problems(adapter, spec)]

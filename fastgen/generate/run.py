@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastgen.generate.batch import Group, batches
+from fastgen.generate.deep_cache import CachedUNet
 from fastgen.generate.denoise import Conditions, denoise, start_noise
 from fastgen.generate.encode import Encoder, LoadReference, needs_tokens
 from fastgen.generate.inversion import start_latent
@@ -89,7 +90,8 @@ def make_batch(group: Group, rows: Sequence[Row], engine: "Engine", *, encoder: 
     generators = [torch.Generator("cpu").manual_seed(row.seed or 0) for row in rows]
     latents = _start(rows, engine, encoder, schedule=schedule, generators=generators)
     conditions = _conditions(group, rows, engine, encoder=encoder)
-    latents = denoise(engine.unet, latents, schedule, conditions=conditions, generators=generators)
+    unet = engine.unet if group.deep_cache == 1 else CachedUNet(engine, every=group.deep_cache)
+    latents = denoise(unet, latents, schedule, conditions=conditions, generators=generators)
     decoded = _decode(engine, latents)
     finite = {"unet": is_finite(latents), "vae_decoder": is_finite(decoded)}
     broken = [next((stage for stage, good in finite.items() if not good[i]), None) for i in range(len(rows))]
@@ -152,9 +154,10 @@ def _conditions(group: Group, rows: Sequence[Row], engine: "Engine", *, encoder:
         text=encoder.texts([row.prompt for row in rows]),
         image=encoder.image_tokens([row.ref if needs_tokens(row) else None for row in rows]),
         ip_scale=numbers(scale),
-        guidance=numbers(row.guidance_scale or 0.0 for row in rows) if group.guided else None,
-        negative_text=encoder.texts([row.negative_prompt or "" for row in rows]) if group.guided else None,
-        no_image=engine.uncond_image_embeds if group.guided else None,
+        guidance=numbers(row.guidance_scale or 0.0 for row in rows) if group.interval else None,
+        interval=group.interval or (0.0, 1.0),
+        negative_text=encoder.texts([row.negative_prompt or "" for row in rows]) if group.interval else None,
+        no_image=engine.uncond_image_embeds if group.interval else None,
         late_text=encoder.texts([row.prompt_late or row.prompt for row in rows]) if late else None,
         switch=numbers(1.0 if row.switch is None else row.switch for row in rows) if late else None,
     )

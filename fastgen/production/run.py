@@ -39,6 +39,8 @@ def plan(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
+    guidance_interval: str | None = None,
+    deep_cache: int | None = None,
     scheduler: str | None = None,
     limit: int | None = None,
     clip: str | None = None,
@@ -51,7 +53,9 @@ def plan(
         FastgenError: as `run`. A bank of at most 100 000 rows is checked before the first row; a longer one meanwhile,
             and what is wrong with it is raised while iterating, at the latest after the last row.
     """
-    arguments = _arguments(bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip)
+    arguments = _arguments(
+        bank, refs, shots, policy, seed, steps, guidance, guidance_interval, deep_cache, scheduler, limit, clip
+    )
     facts = engine_facts(engine)
     if is_long(arguments.bank):
         return _plan_unchecked(arguments, facts)
@@ -86,6 +90,8 @@ def run(
     batch: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    guidance_interval: str | None = None,
+    deep_cache: int | None = None,
     scheduler: str | None = None,
     provider: str = "auto",
     shard_size: int = SHARD_SIZE,
@@ -109,6 +115,9 @@ def run(
         batch: rows denoised together; None takes the engine's. It does not change any image.
         steps: denoising steps of every row; None: as the row, the bank or the model says.
         guidance: guidance scale of every row, likewise.
+        guidance_interval: "LO-HI", shares of the schedule between which every row has guidance.
+        deep_cache: steps of every row from one run of the UNet's deep part to the next; above 1 the engine must have
+            been built with `deep_cache`.
         scheduler: of every row, likewise.
         provider: where ONNX Runtime computes: "auto" (on the GPU if it can), "cpu" or "cuda".
         shard_size: rows per shard.
@@ -124,7 +133,9 @@ def run(
             started with other arguments.
         Interrupted: a signal stopped it; what was made is saved.
     """
-    arguments = _arguments(bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip)
+    arguments = _arguments(
+        bank, refs, shots, policy, seed, steps, guidance, guidance_interval, deep_cache, scheduler, limit, clip
+    )
     for name, value in (("--shard-size", shard_size), ("--batch", batch)):
         if value is not None and value < 1:
             raise FastgenError(f"got {name} {value}; allowed: 1 or more")
@@ -192,6 +203,8 @@ def _arguments(
     seed: int,
     steps: int | None,
     guidance: float | None,
+    guidance_interval: str | None,
+    deep_cache: int | None,
     scheduler: str | None,
     limit: int | None,
     clip: str | None,
@@ -204,6 +217,8 @@ def _arguments(
         seed=seed,
         steps=steps,
         guidance=guidance,
+        guidance_interval=guidance_interval,
+        deep_cache=deep_cache,
         scheduler=scheduler,
         limit=limit,
         clip=clip,

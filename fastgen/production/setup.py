@@ -39,6 +39,8 @@ class Arguments:
     scheduler: str | None
     limit: int | None
     clip: str | None
+    guidance_interval: str | None = None
+    deep_cache: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bank can make good.
@@ -56,13 +58,16 @@ class Arguments:
     @property
     def overrides(self) -> dict[str, Any]:
         """Values that hold for every row, whatever it says."""
-        return {"steps": self.steps, "guidance_scale": self.guidance, "scheduler": self.scheduler}
+        values = {"steps": self.steps, "guidance_scale": self.guidance, "scheduler": self.scheduler}
+        return {**values, "guidance_interval": parse_interval(self.guidance_interval), "deep_cache": self.deep_cache}
 
     def to_json(self) -> dict[str, Any]:
         """Everything that decides the plan, for plan.json."""
         names = ("refs", "shots", "policy", "steps", "guidance", "scheduler", "limit", "clip")
         values = {name: getattr(self, name) for name in names}
-        return {**values, "policy": None if self.policy is None else str(self.policy)}
+        newer = {name: getattr(self, name) for name in ("guidance_interval", "deep_cache")}
+        given = {name: value for name, value in newer.items() if value is not None}  # older folders do not have them
+        return {**values, **given, "policy": None if self.policy is None else str(self.policy)}
 
     def command(self, **more: object) -> str:
         """The shell command that says the same."""
@@ -102,6 +107,22 @@ class EngineFacts:
             "height": self.spec.height,
             "width": self.spec.width,
         }
+
+
+def parse_interval(text: str | None) -> list[float] | None:
+    """Turn `LO-HI` into the value of the row field `guidance_interval`; whether it is allowed is checked there.
+
+    Raises:
+        FastgenError: it is not of this form.
+    """
+    if text is None:
+        return None
+    try:
+        lo, hi = (float(end) for end in text.split("-"))
+    except ValueError:
+        allowed = "LO-HI with 0 <= LO < HI <= 1, for example 0.2-0.8"
+        raise FastgenError(f"guidance_interval: got {text!r}; allowed: {allowed}") from None
+    return [lo, hi]
 
 
 def engine_facts(engine: "str | Path | Engine | None") -> EngineFacts:
