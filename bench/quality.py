@@ -1,4 +1,4 @@
-"""What options that trade quality for speed cost: images per second beside what a judge and distances say of the images.
+"""What options that trade quality for speed cost: images per second beside what a judge says of the images.
 
 Command:   python bench/quality.py --oracle out/mini --lora out/mini/few-step-lora.safetensors
 Hardware:  see bench/results/quality-mini.json
@@ -11,8 +11,8 @@ into rounds; in each, every option draws its share, in another order, so that al
     breed ... style   share of the caption rows in which the oracle (python -m repro.mini.oracle) finds what was named
     own breed         share of the reference rows in which it finds the breed of caption and reference
     CLIP-T, CLIP-I    mean cosine to the caption (caption rows) and to the reference (reference rows), embedded CLIP
-    FD                Frechet distance of the embedded ResNet's features from renderings of PetWorld, all rows; FD plain:
-                      from the images of the plain option. Few images bias it upwards, for all options alike
+    FD                Frechet distance of the embedded ResNet's features from renderings of PetWorld, all rows;
+                      FD plain: from the images of the plain option. Few images bias it upwards, for all options alike
     PSNR              from the plain option's images, where the same noise leads to the same picture
 
 `other seeds` is the plain option with other noise: what differs no more than that is no difference.

@@ -95,7 +95,8 @@ def build(
     options["size"] = size or defaults["size"]
     inputs = {**sources.to_json(), **options, **_environment(backend, compile), "plan": plan, "deep_cache": deep_cache}
     flags = {"compile": compile, "deep_cache": deep_cache}
-    folder = Path(out) if out is not None else ENGINES / engine_name(sources, **flags, **options)
+    named = {"compiled": compile, "deepcache": deep_cache}
+    folder = Path(out) if out is not None else ENGINES / engine_name(sources, **options, flags=named)
     once = {"model": model, **places, **options, **flags, "out": out}
     once["provider"] = None if provider == "auto" else provider
     command = _command(once, {"lora": lora, "embedding": embedding})
@@ -148,12 +149,11 @@ def _command(once: Mapping[str, Any], repeated: Mapping[str, Sequence[str]]) -> 
 
 
 def engine_name(
-    sources: Sources, *, backend: str, precision: str, batch: int, size: int, compile: bool = False, deep_cache: bool = False
+    sources: Sources, *, backend: str, precision: str, batch: int, size: int, flags: Mapping[str, bool]
 ) -> str:
     """Return for example `mini-onnxruntime-fp32-b8-s64`, with LoRA and embedding names after the model's."""
     added = [*(lora.name for lora in sources.loras), *(embedding.name for embedding in sources.embeddings)]
-    flags = [name for name, given in (("compiled", compile), ("deepcache", deep_cache)) if given]
-    words = [sources.id.replace("/", "--"), *added, backend, precision, *flags]
+    words = [sources.id.replace("/", "--"), *added, backend, precision, *(name for name in flags if flags[name])]
     return re.sub(r"[^\w.-]", "_", "-".join([*words, f"b{batch}", f"s{size}"]))
 
 

@@ -34,6 +34,11 @@ class Group(NamedTuple):
     interval: tuple[float, float] | None
     deep_cache: int
 
+    @property
+    def guided(self) -> bool:
+        """Whether there is guidance at any step."""
+        return self.interval is not None
+
 
 def group_of(row: Row) -> Group:
     """Group of a complete row (see `complete_row`)."""

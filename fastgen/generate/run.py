@@ -154,10 +154,10 @@ def _conditions(group: Group, rows: Sequence[Row], engine: "Engine", *, encoder:
         text=encoder.texts([row.prompt for row in rows]),
         image=encoder.image_tokens([row.ref if needs_tokens(row) else None for row in rows]),
         ip_scale=numbers(scale),
-        guidance=numbers(row.guidance_scale or 0.0 for row in rows) if group.interval else None,
+        guidance=numbers(row.guidance_scale or 0.0 for row in rows) if group.guided else None,
         interval=group.interval or (0.0, 1.0),
-        negative_text=encoder.texts([row.negative_prompt or "" for row in rows]) if group.interval else None,
-        no_image=engine.uncond_image_embeds if group.interval else None,
+        negative_text=encoder.texts([row.negative_prompt or "" for row in rows]) if group.guided else None,
+        no_image=engine.uncond_image_embeds if group.guided else None,
         late_text=encoder.texts([row.prompt_late or row.prompt for row in rows]) if late else None,
         switch=numbers(1.0 if row.switch is None else row.switch for row in rows) if late else None,
     )

@@ -1,9 +1,9 @@
-"""Trains a LoRA with which the mini model draws in 8 steps without guidance: `python -m repro.mini.few_step_lora`.
+"""Trains a LoRA with which the model draws in 8 steps without guidance: `python -m repro.mini.few_step_lora`.
 
 Progressive distillation of the guided model (arXiv 2202.00512, section 3; guidance as in arXiv 2210.03142, section 3.2,
-at one weight): one step of the student from t to t - 125 goes where two DDIM steps of the teacher with guidance go. Text
-and image prompt steer both as they do in the engine, at any lambda from 0 to 1. The teacher is the shipped model, so no
-other stage of the recipe has to run first.
+at one weight): one step of the student from t to t - 125 goes where two DDIM steps of the teacher with guidance go.
+Text and image prompt steer both as they do in the engine, at any lambda from 0 to 1. The teacher is the shipped model,
+so no other stage of the recipe has to run first.
 
     python -m repro.mini.few_step_lora --work out/mini --minutes 15
     fastgen build --lora few-step=out/mini/few-step-lora.safetensors
@@ -143,7 +143,7 @@ def main() -> None:
         module.to(device())
     student = copy.deepcopy(model.modules["unet"])
     student.unet.add_adapter(LoraConfig(r=args.rank, lora_alpha=args.rank, target_modules=LAYERS))
-    average = train(STAGE, student, FewStepLoss(model, student, args), args)
+    average = train(STAGE, student, FewStepLoss(model, student, args), args, warmup=20)
     student.load_state_dict(average.weights)
     weights = {name: x.half().contiguous().cpu() for name, x in get_peft_model_state_dict(student.unet).items()}
     path = args.work / f"{STAGE}.safetensors"
