@@ -1,6 +1,6 @@
 """What options that trade quality for speed cost: images per second beside what a judge says of the images.
 
-Command:   python bench/quality.py --oracle out/mini --lora out/mini/few-step-lora.safetensors
+Command:   python bench/quality.py --oracle out/mini
 Hardware:  see bench/results/quality-mini.json
 Result:    see the table in bench/NOTES.md
 
@@ -24,6 +24,7 @@ import shlex
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,18 +72,16 @@ OPTIONS: dict[str, Option] = {
     "plain": Option("plain", {}),
     "other seeds": Option("plain", {}, seed=1),
     "interval 0-0.6": Option("plain", {"guidance_interval": [0.0, 0.6]}),
-    "interval 0.1-0.6": Option("plain", {"guidance_interval": [0.1, 0.6]}),
     "interval 0.2-0.8": Option("plain", {"guidance_interval": [0.2, 0.8]}),
     "deep cache 2": Option("deep", {"deep_cache": 2}),
     "deep cache 3": Option("deep", {"deep_cache": 3}),
+    "deep cache 5": Option("deep", {"deep_cache": 5}),
     "deep cache 2, interval 0-0.6": Option("deep", {"deep_cache": 2, "guidance_interval": [0.0, 0.6]}),
     "ddim, 12 steps": Option("plain", {"steps": 12}),
-    "dpmsolver++, 12 steps": Option("plain", {"steps": 12, "scheduler": "dpmsolver++"}),
     "dpmsolver++_karras, 12 steps": Option("plain", {"steps": 12, "scheduler": "dpmsolver++_karras"}),
     "unipc, 12 steps": Option("plain", {"steps": 12, "scheduler": "unipc"}),
     "dpmsolver++, 8 steps": Option("plain", {"steps": 8, "scheduler": "dpmsolver++"}),
     "unipc, 8 steps": Option("plain", {"steps": 8, "scheduler": "unipc"}),
-    "few-step LoRA, 8 steps": Option("lora", {"steps": 8, "scheduler": "ddim_trailing", "guidance_scale": 1.0}),
 }
 
 
@@ -176,14 +175,16 @@ class Judge:
 
     def __init__(self, oracle: Oracle, wanted: list[Subject], plain: np.ndarray) -> None:
         self._oracle, self._wanted, self._plain = oracle, wanted, plain
-        self._clip, self._features = ScoringClip.load(MINI / "clip"), Features()
+        self._clip = ScoringClip.load(MINI / "clip")
         self._text = np.array([subject.reference is None for subject in wanted])
         self._captions = self._clip.embed_texts([subject.text for subject in wanted])
         given = [subject.reference for subject in wanted if subject.reference is not None]
         self._references = self._clip.embed_images(given)
         kinds = [(subject.scene.breed, subject.scene.style) for subject in wanted] * 4
         scenes = [sample_scene(REAL_SEED, i, breeds=(b,), styles=(s,)) for i, (b, s) in enumerate(kinds)]
-        self._real = np.stack([render(scene) for scene in scenes])
+        features = Features()
+        self._from_real = _distance_from(np.stack([render(scene) for scene in scenes]), features)
+        self._from_plain = _distance_from(plain, features)
 
     def __call__(self, images: np.ndarray) -> dict[str, float]:
         """Numbers of one option's images, in the order of the rows."""
@@ -197,35 +198,31 @@ class Judge:
         embedded = self._clip.embed_images([Image.fromarray(image) for image in images])
         found["clip_t"] = float((embedded * self._captions)[self._text].sum(1).mean())
         found["clip_i"] = float((embedded[~self._text] * self._references).sum(1).mean())
-        found["fd"] = self._distance(images, self._real)
-        found["fd_plain"] = self._distance(images, self._plain)
+        found["fd"], found["fd_plain"] = self._from_real(images), self._from_plain(images)
         errors = np.square(images.astype(np.float64) - self._plain).mean((1, 2, 3))
         found["psnr_db"] = float(np.mean(10 * np.log10(255**2 / np.maximum(errors, 1e-3))))
         return found
 
-    def _distance(self, images: np.ndarray, others: np.ndarray) -> float:
-        """Frechet distance of the features of two sets of images."""
-        from torchmetrics.image.fid import FrechetInceptionDistance
 
-        metric = FrechetInceptionDistance(feature=self._features, antialias=False)
-        for is_real, these in ((True, others), (False, images)):
-            metric.update(torch.from_numpy(these).permute(0, 3, 1, 2), real=is_real)
+def _distance_from(images: np.ndarray, features: Features) -> Callable[[np.ndarray], float]:
+    """What gives the Frechet distance of a set of images from this one."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(feature=features, reset_real_features=False)
+    metric.update(torch.from_numpy(images).permute(0, 3, 1, 2), real=True)
+
+    def distance(others: np.ndarray) -> float:
+        metric.reset()
+        metric.update(torch.from_numpy(others).permute(0, 3, 1, 2), real=False)
         return float(metric.compute())
 
-
-def engines_for(names: list[str], lora: Path | None) -> dict[str, Engine]:
-    """The engines that the options need, built where they are not."""
-    needed = {OPTIONS[name].engine for name in names}
-    arguments: dict[str, dict[str, Any]] = {"plain": {}, "deep": {"deep_cache": True}}
-    arguments["lora"] = {"lora": [f"few-step={lora}"]}
-    return {name: load_engine(build("mini", **more)) for name, more in arguments.items() if name in needed}
+    return distance
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Measure what faster options cost in quality.")
     parser.add_argument("--oracle", type=Path, required=True, help="folder with oracle.pt, from repro.mini.oracle")
-    parser.add_argument("--lora", type=Path, help="from repro.mini.few_step_lora; without it that option is left out")
     parser.add_argument("--rows", type=int, default=185)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--options", nargs="+", choices=OPTIONS, default=list(OPTIONS), metavar="OPTION")
@@ -239,11 +236,11 @@ def main() -> None:
     options = parse()
     command, machine = shlex.join(["python", "bench/quality.py", *sys.argv[1:]]), hardware(*PACKAGES)
     print(f"command:  {command}\nhardware: {', '.join(f'{k} {v}' for k, v in machine.items())}")
-    names = [name for name in options.options if options.lora is not None or OPTIONS[name].engine != "lora"]
-    names = list(dict.fromkeys(["plain", *names]))
-    engines, wanted = engines_for(names, options.lora), subjects(options.rows)
+    machine.pop("load_average")  # of the minutes before the first image, which took no part
+    names, wanted = list(dict.fromkeys(["plain", *options.options])), subjects(options.rows)
+    engines = {"plain": load_engine(build("mini")), "deep": load_engine(build("mini", deep_cache=True))}
     for engine in engines.values():
-        list(generate(rows_of(OPTIONS["plain"], wanted[:1], engine, 0), engine, lambda ref: Image.new("RGB", (64, 64))))
+        list(generate(rows_of(OPTIONS["plain"], wanted[:3], engine, 0), engine, lambda ref: Image.new("RGB", (64, 64))))
     images, speeds = draw(names, engines, wanted, rounds=options.rounds)
     examine, results = Judge(load_oracle(options.oracle), wanted, images["plain"]), {}
     for name in names:
@@ -255,7 +252,8 @@ def main() -> None:
             options.images.mkdir(parents=True, exist_ok=True)
             np.save(options.images / f"{name}.npy", images[name])
     _print(results)
-    settings = {"rows": options.rows, "rounds": options.rounds, "steps": 25, "guidance": 3.0, "batch": 8}
+    spec = engines["plain"].spec
+    settings = {"rows": options.rows, "rounds": options.rounds, "batch": spec.batch, "plain": spec.defaults}
     report = {"command": command, "hardware": machine, "settings": settings, "results": results}
     print(f"wrote {atomic_write_text(options.out, json.dumps(report, indent=2) + chr(10))}")
 

@@ -2,8 +2,8 @@
 
 The deep part is everything but the last layer of the last up block; its output is the feature that enters that layer.
 The shallow part is that layer, its skip connection (the very first convolution) and the output convolution: the
-paper's first skip branch. One after the other they are the whole UNet; between two runs of the deep part, the shallow part may
-run several times on the same feature.
+paper's first skip branch. One after the other they are the whole UNet; between two runs of the deep part, the shallow
+part may run several times on the same feature.
 
     feature = deep(x, t, ...);    noise = shallow(x, t, ..., feature)
 """

@@ -90,7 +90,6 @@ def train(
     *,
     weight_decay: float = 0.01,
     decay_from: float = 0.0,
-    warmup: int = 100,
     half: bool = False,
 ) -> Average:
     """Runs AdamW to `args.steps`, resuming from the stage's checkpoint; returns the averaged weights.
@@ -102,7 +101,6 @@ def train(
         args: work, steps, minutes, lr.
         weight_decay: AdamW's, on matrices only.
         decay_from: fraction of the steps with a constant rate.
-        warmup: steps until the rate is reached.
         half: computes in bfloat16 on a GPU; weights, gradients and the average stay float32.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -116,7 +114,7 @@ def train(
     progress.first = step = _resume(path, model, optimizer, average)
     while step < progress.steps:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, progress.steps, args.lr, warmup=warmup, decay_from=decay_from)
+            group["lr"] = learning_rate(step, progress.steps, args.lr, decay_from=decay_from)
         torch.manual_seed(step)
         with torch.autocast(device().type, torch.bfloat16, enabled=half and device().type == "cuda"):
             loss = loss_at(step)
