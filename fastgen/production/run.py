@@ -10,14 +10,21 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastgen.bank.read import open_bank
 from fastgen.engine.load import check_provider
 from fastgen.errors import FastgenError, OutputError
 from fastgen.job import StopSignal, job_share
 from fastgen.production.bank_check import BankCheck, Order, is_long, is_long_plan
 from fastgen.production.plan_file import count_lines, write_plan
 from fastgen.production.progress import say
-from fastgen.production.setup import Arguments, EngineFacts, check_everything, engine_facts, planned_rows, signature_of
+from fastgen.production.setup import (
+    Arguments,
+    EngineFacts,
+    bank_of,
+    check_everything,
+    engine_facts,
+    planned_rows,
+    signature_of,
+)
 from fastgen.production.work import RunReport, Work
 from fastgen.records import Row
 from fastgen.shards.layout import Layout, check_signature, rank_lock
@@ -44,6 +51,7 @@ def plan(
     scheduler: str | None = None,
     limit: int | None = None,
     clip: str | None = None,
+    profile: str | None = None,
 ) -> Iterator[Row]:
     """Yield the resolved rows that `run` would generate with the same arguments, without generating.
 
@@ -54,7 +62,7 @@ def plan(
             and what is wrong with it is raised while iterating, at the latest after the last row.
     """
     arguments = _arguments(
-        bank, refs, shots, policy, seed, steps, guidance, guidance_interval, deep_cache, scheduler, limit, clip
+        bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile, guidance_interval, deep_cache
     )
     facts = engine_facts(engine)
     if is_long(arguments.bank):
@@ -63,7 +71,7 @@ def plan(
 
 
 def _plan_unchecked(arguments: Arguments, facts: EngineFacts) -> Iterator[Row]:
-    rows = planned_rows(arguments, open_bank(arguments.bank), facts)
+    rows = planned_rows(arguments, bank_of(arguments), facts)
     with BankCheck(Order(arguments=arguments, facts=facts)) as check:
         try:
             for number, row in enumerate(rows):
@@ -97,6 +105,7 @@ def run(
     shard_size: int = SHARD_SIZE,
     limit: int | None = None,
     clip: str | None = None,
+    profile: str | None = None,
     quiet: bool = False,
 ) -> RunReport:
     """Generate the images of a bank into an output folder; called again, it makes what is missing.
@@ -123,6 +132,8 @@ def run(
         shard_size: rows per shard.
         limit: stop the plan after that many rows.
         clip: scores references for AGS: a folder, or NAME=WEIGHTS of open_clip; None takes the model's own.
+        profile: "dalda-paper" or "dalda-official", in place of what the bank says where the two differ: the options
+            of AGS, the fit of references, and the mode of seeds.
         quiet: print nothing.
 
     Returns:
@@ -134,7 +145,7 @@ def run(
         Interrupted: a signal stopped it; what was made is saved.
     """
     arguments = _arguments(
-        bank, refs, shots, policy, seed, steps, guidance, guidance_interval, deep_cache, scheduler, limit, clip
+        bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile, guidance_interval, deep_cache
     )
     for name, value in (("--shard-size", shard_size), ("--batch", batch)):
         if value is not None and value < 1:
@@ -152,7 +163,7 @@ def run(
     if job.world > 1 or job.source != "one process":
         tell(str(job))
     with StopSignal() as stop:
-        signature = signature_of(arguments, open_bank(arguments.bank), facts, world=job.world, shard_size=shard_size)
+        signature = signature_of(arguments, bank_of(arguments), facts, world=job.world, shard_size=shard_size)
         is_planned = _ensure_plan(arguments, facts, layout, signature=signature, stop=stop, tell=tell)
         order = Order(arguments=arguments, facts=facts, layout=layout, signature=signature)
         with rank_lock(layout, job.rank), nullcontext() if is_planned else BankCheck(order) as check:
@@ -203,11 +214,12 @@ def _arguments(
     seed: int,
     steps: int | None,
     guidance: float | None,
-    guidance_interval: str | None,
-    deep_cache: int | None,
     scheduler: str | None,
     limit: int | None,
     clip: str | None,
+    profile: str | None,
+    guidance_interval: str | None,
+    deep_cache: int | None,
 ) -> Arguments:
     return Arguments(
         bank=Path(bank),
@@ -217,9 +229,10 @@ def _arguments(
         seed=seed,
         steps=steps,
         guidance=guidance,
-        guidance_interval=guidance_interval,
-        deep_cache=deep_cache,
         scheduler=scheduler,
         limit=limit,
         clip=clip,
+        profile=profile,
+        guidance_interval=guidance_interval,
+        deep_cache=deep_cache,
     )
