@@ -55,6 +55,7 @@ SCENE_SEED, REFERENCE_SEED, REAL_SEED = 5_000, 5_001, 5_002
 """Of scenes that neither the model nor the oracle has seen."""
 
 NAMED = frozenset({"breed", "background", "pose", "style"})
+SPEED = ("images_per_second", "min", "max", "times_plain")
 PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu")
 MINI = EMBEDDED / "mini"
 
@@ -226,6 +227,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=185)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--options", nargs="+", choices=OPTIONS, default=list(OPTIONS), metavar="OPTION")
+    parser.add_argument("--times", type=Path, help="take the speeds of this earlier report, made on a quiet machine")
     parser.add_argument("--images", type=Path, help="folder for the images of every option, as .npy")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "quality-mini.json")
     return parser.parse_args()
@@ -243,11 +245,10 @@ def main() -> None:
         list(generate(rows_of(OPTIONS["plain"], wanted[:3], engine, 0), engine, lambda ref: Image.new("RGB", (64, 64))))
     images, speeds = draw(names, engines, wanted, rounds=options.rounds)
     examine, results = Judge(load_oracle(options.oracle), wanted, images["plain"]), {}
+    timed = json.loads(options.times.read_text()) if options.times else {"results": _speeds(speeds)}
     for name in names:
-        speed = statistics.median(speeds[name])
-        timed = {"images_per_second": speed, "min": min(speeds[name]), "max": max(speeds[name])}
-        timed["times_plain"] = speed / statistics.median(speeds["plain"])
-        results[name] = {key: round(value, 4) for key, value in {**timed, **examine(images[name])}.items()}
+        found = {key: timed["results"][name][key] for key in SPEED} | examine(images[name])
+        results[name] = {key: round(value, 4) for key, value in found.items()}
         if options.images is not None:
             options.images.mkdir(parents=True, exist_ok=True)
             np.save(options.images / f"{name}.npy", images[name])
@@ -255,7 +256,18 @@ def main() -> None:
     spec = engines["plain"].spec
     settings = {"rows": options.rows, "rounds": options.rounds, "batch": spec.batch, "plain": spec.defaults}
     report = {"command": command, "hardware": machine, "settings": settings, "results": results}
+    if options.times:
+        report["timed_by"] = {key: timed[key] for key in ("command", "hardware", "settings")}
     print(f"wrote {atomic_write_text(options.out, json.dumps(report, indent=2) + chr(10))}")
+
+
+def _speeds(speeds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Option -> the numbers of SPEED, of its images per second in every round."""
+    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    return {
+        name: dict(zip(SPEED, (medians[name], min(found), max(found), medians[name] / medians["plain"]), strict=True))
+        for name, found in speeds.items()
+    }
 
 
 def _print(results: dict[str, dict[str, float]]) -> None:
