@@ -53,7 +53,6 @@ def main() -> None:
 @click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime, tensorrt (GPU) or torch.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or bf16.")
 @click.option("--compile", is_flag=True, help="Of torch: fuse kernels; faster on a GPU, minutes to start.")
-@click.option("--deep-cache", is_flag=True, help="Cut the UNet in two, for fastgen run --deep-cache N.")
 @click.option("--batch", type=int, default=8, show_default=True, help="Rows of every execution.")
 @click.option("--size", type=int, help="Side of the images in pixels; default: the model's own.")
 @click.option("--provider", default="auto", show_default=True, help="Where ONNX Runtime computes: auto, cpu or cuda.")
@@ -78,7 +77,6 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--steps", type=int, help="Denoising steps; default: the row's or the model's."),
             click.option("--guidance", type=float, help="Guidance scale; default: the row's or the model's."),
             click.option("--guidance-interval", metavar="LO-HI", help="Guidance between these shares of the schedule."),
-            click.option("--deep-cache", type=int, metavar="N", help="Run the UNet's deep part every N steps."),
             click.option("--scheduler", help="diffusers scheduler; default: the row's or the model's."),
             click.option("--limit", type=int, help="Stop after this many rows."),
             click.option("--clip", help="Scoring CLIP: a folder, or NAME=WEIGHTS; default: the model's own."),

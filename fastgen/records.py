@@ -131,7 +131,6 @@ class Row:
         strength: share of the schedule that img2img runs, in (0, 1].
         guidance_scale: weight of classifier-free guidance, 0..100. steps: 1..1000.
         guidance_interval: shares of the schedule between which there is guidance, 0 <= lo < hi <= 1; None: all of it.
-        deep_cache: the UNet's deep part runs at every so many steps, 1..1000; None: at every one.
         width, height: multiples of 8 in 8..4096.
         labels: soft labels as (label, weight), weights sum to 1.
         switch: share of the schedule that uses `prompt` before `prompt_late` takes over, 0..1.
@@ -154,7 +153,6 @@ class Row:
     adapters: tuple[Adapter, ...] = ()
     guidance_scale: float | None = None
     guidance_interval: tuple[float, float] | None = None
-    deep_cache: int | None = None
     steps: int | None = None
     scheduler: str | None = None
     width: int | None = None

@@ -244,7 +244,6 @@ SHAREABLE: dict[str, Checker] = {
     "adapters": check_adapters,
     "guidance_scale": number(0, 100),
     "guidance_interval": check_interval,
-    "deep_cache": integer(1, 1000),
     "steps": integer(1, 1000),
     "scheduler": text(longest=64, one_line=True),
     "width": _SIDE,
@@ -277,7 +276,7 @@ _OWN: dict[str, Checker] = {
 }
 ROW_FIELDS: tuple[str, ...] = (
     *"id class label prompt negative_prompt seed mode ref shot lambda score strength adapters".split(),
-    *"guidance_scale guidance_interval deep_cache steps scheduler width height labels init prompt_late switch".split(),
+    *"guidance_scale guidance_interval steps scheduler width height labels init prompt_late switch".split(),
     *"domain attrs round parent method tags".split(),
     *"lambda_mu lambda_sigma lambda_bin lambda_sampler".split(),
 )

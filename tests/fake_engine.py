@@ -44,7 +44,6 @@ class FakeEngine:
             adapters={},
             words=(),
             has_image_prompt=True,
-            deep_cache=True,
         )
         self.fingerprint = fingerprint
         self.device = torch.device("cpu")
@@ -88,31 +87,18 @@ class FakeEngine:
         mean = torch.nn.functional.adaptive_avg_pool2d(images, SIDE).repeat(1, 2, 1, 1)[:, :CHANNELS]
         return torch.cat([mean, torch.full_like(mean, -3)], dim=1)
 
-    def unet(self, **tensors):
-        self.calls.append(("unet", len(tensors["sample"])))
-        return self._predict(self._bias(**tensors), tensors["sample"])
-
-    def unet_deep(self, tensors):
-        self.calls.append(("deep", len(tensors["sample"])))
-        return self._bias(**tensors)
-
-    def unet_shallow(self, feature, tensors):
-        self.calls.append(("shallow", len(feature)))
-        return self._predict(feature, tensors["sample"])
-
-    def _bias(self, *, sample, timestep, text_embeds, image_embeds, ip_scale):
+    def unet(self, *, sample, timestep, text_embeds, image_embeds, ip_scale):
+        self.calls.append(("unet", len(sample)))
+        if self.steps is not None:
+            self.steps.value += 1
+        if self._seconds:
+            time.sleep(self._seconds)
         assert len(sample) == len(timestep) == len(text_embeds) == len(image_embeds) == len(ip_scale)
         place = torch.arange(77, dtype=torch.float32).cos()[None, :, None]
         steer = (text_embeds * place).mean(1) + ip_scale[:, None] * image_embeds.mean(1)
         # sums of products in a fixed order per row, so that a row's bits do not depend on the batch
         bias = sum(steer[:, i, None] * self._mix[i] for i in range(WIDTH))
-        return bias + (timestep.float() / 1000)[:, None]
-
-    def _predict(self, bias, sample):
-        if self.steps is not None:
-            self.steps.value += 1
-        if self._seconds:
-            time.sleep(self._seconds)
+        bias = bias + (timestep.float() / 1000)[:, None]
         return torch.tanh(sample * 0.3 + bias[:, :, None, None])
 
     def decode_exactly(self, latents):

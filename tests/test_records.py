@@ -16,7 +16,7 @@ FULL = {
     "fit": "center_crop", "size": [500, 333]},
         "lambda": 0.25,
     "score": 0.5, "strength": 1.0, "adapters": [{"name": "style", "target": "unet", "scale": -0.5}],
-    "guidance_scale": 7.5, "guidance_interval": [0.1, 0.6], "deep_cache": 3, "steps": 30, "scheduler": "ddim",
+    "guidance_scale": 7.5, "guidance_interval": [0.1, 0.6], "steps": 30, "scheduler": "ddim",
     "width": 64, "height": 4096,
     "labels": [[0, 0.25], [1, 0.75]], "prompt_late": "late", "switch": 0.3, "domain": "sketch",
     "attrs": {"background": "beach", "pose": "sitting", "donor_id": "d", "donor_label": 0}, "round": 0,

@@ -11,7 +11,6 @@ from torch import nn
 
 from fastgen.engine import parity
 from fastgen.engine.components import describe
-from fastgen.engine.deep_cache import cut
 from fastgen.engine.export import export_onnx
 from fastgen.engine.gpu import on_gpu
 from fastgen.engine.load import UNCOND_FILE, UNCOND_KEY, open_engine
@@ -19,7 +18,7 @@ from fastgen.engine.model import Model
 from fastgen.engine.model_files import Sources
 from fastgen.engine.ort_backend import GRAPHS
 from fastgen.engine.precision import EXACT_DECODER, choose_precisions, lower
-from fastgen.engine.spec import UNET, Component, EngineSpec, hash_files
+from fastgen.engine.spec import Component, EngineSpec, hash_files
 from fastgen.engine.torch_backend import WEIGHTS, save_modules
 
 
@@ -51,7 +50,7 @@ def fill_folder(
         EngineError: the precision does not suffice, a backend refuses a graph, or the engine differs from the model.
     """
     modules, parts = _components(model, inputs)
-    shape = parts["vae_decoder"].inputs[0].shape
+    shape = parts["unet"].output.shape
     with on_gpu(modules.values()):
         examples = parity.examples(modules, parts, rows=1, vocabulary=len(model.tokenizer))
         precisions = choose_precisions(modules, parts, precision=inputs["precision"], examples=examples)
@@ -60,9 +59,8 @@ def fill_folder(
     _write_small_files(tmp, model, sources)
     for path in tmp.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # some writers keep their files to their user
-    stated = {key: value for key, value in inputs.items() if key != "deep_cache"}  # the components say it
     draft = EngineSpec(
-        **{**stated, **{key: tuple(inputs[key]) for key in ("lora", "embeddings")}},
+        **{**inputs, **{key: tuple(inputs[key]) for key in ("lora", "embeddings")}},
         name=name,
         latent={
             "channels": shape[0],
@@ -86,8 +84,6 @@ def fill_folder(
 def _components(model: Model, inputs: Mapping[str, Any]) -> tuple[dict[str, nn.Module], dict[str, Component]]:
     """Modules and descriptions; an fp16 engine has its VAE decoder in float32 too, for images that overflow."""
     modules = dict(model.modules)
-    if inputs["deep_cache"]:
-        modules |= cut(modules.pop(UNET))
     parts = describe(modules, size=inputs["size"])
     if inputs["precision"] == "fp16":
         modules[EXACT_DECODER], parts[EXACT_DECODER] = modules["vae_decoder"], parts["vae_decoder"]

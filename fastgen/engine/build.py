@@ -47,7 +47,6 @@ def build(
     backend: str = "onnxruntime",
     precision: str = "fp32",
     compile: bool = False,
-    deep_cache: bool = False,
     batch: int = 8,
     size: int | None = None,
     provider: str = "auto",
@@ -67,8 +66,6 @@ def build(
         precision: one of PRECISIONS: what the components compute in; inputs and outputs stay float32.
         compile: run UNet and VAE decoder through torch.compile; for the torch backend. Faster on a GPU, and compiled
             anew by every process that loads the engine, unless torch finds the kernels in its cache.
-        deep_cache: cut the UNet in two, so that rows may ask to run its deep part only every few steps (see
-            `deep_cache`). Rows that do not ask get the same images but for rounding.
         batch: rows of every execution.
         size: side of the square images in pixels; None takes the model's own.
         provider: where ONNX Runtime computes when the engine is compared with the model: "auto", "cpu" or "cuda". It
@@ -95,11 +92,9 @@ def build(
     defaults = sources.defaults()
     options: dict[str, Any] = {"backend": backend, "precision": precision, "batch": batch}
     options["size"] = size or defaults["size"]
-    inputs = {**sources.to_json(), **options, **_environment(backend, compile), "plan": plan, "deep_cache": deep_cache}
-    flags = {"compile": compile, "deep_cache": deep_cache}
-    named = {"compiled": compile, "deepcache": deep_cache}
-    folder = Path(out) if out is not None else ENGINES / engine_name(sources, **options, flags=named)
-    once = {"model": model, **places, **options, **flags, "out": out}
+    inputs = {**sources.to_json(), **options, **_environment(backend, compile), "plan": plan}
+    folder = Path(out) if out is not None else ENGINES / engine_name(sources, compile=compile, **options)
+    once = {"model": model, **places, **options, "compile": compile, "out": out}
     once["provider"] = None if provider == "auto" else provider
     command = _command(once, {"lora": lora, "embedding": embedding})
     differing = _difference(folder, inputs)
@@ -150,9 +145,7 @@ def _command(once: Mapping[str, Any], repeated: Mapping[str, Sequence[str]]) -> 
     return shlex.join(words)
 
 
-def engine_name(
-    sources: Sources, *, backend: str, precision: str, batch: int, size: int, flags: Mapping[str, bool]
-) -> str:
+def engine_name(sources: Sources, *, backend: str, precision: str, compile: bool, batch: int, size: int) -> str:
     """Return for example `mini-onnxruntime-fp32-b8-s64`, with LoRA and embedding names after the model's.
 
     Of many embeddings it names the number and a hash: file names are not that long.
@@ -162,7 +155,7 @@ def engine_name(
         content = sha256_json([embedding.to_json() for embedding in sources.embeddings])
         learned = [f"{len(learned)}-words-{content[:8]}"]
     added = [*(lora.name for lora in sources.loras), *learned]
-    words = [sources.id.replace("/", "--"), *added, backend, precision, *(name for name in flags if flags[name])]
+    words = [sources.id.replace("/", "--"), *added, backend, precision, *(["compiled"] if compile else [])]
     return re.sub(r"[^\w.-]", "_", "-".join([*words, f"b{batch}", f"s{size}"]))
 
 

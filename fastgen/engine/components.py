@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastgen.engine.adapters import ConditionedUNet
 from fastgen.engine.precision import dtype_of
 from fastgen.engine.projection import ImageProjection, ImageResampler
-from fastgen.engine.spec import DEEP, FEATURE, SHALLOW, UNET, Component, TensorSpec
+from fastgen.engine.spec import Component, TensorSpec
 from fastgen.errors import ModelError
 
 
@@ -91,14 +91,13 @@ def describe(modules: dict[str, Any], *, size: int) -> dict[str, Component]:
     """Describe the tensors of every component.
 
     Args:
-        modules: from `make_modules`, the UNet whole or cut in two.
+        modules: from `make_modules`.
         size: side of the image in pixels.
 
     Raises:
         ModelError: the model cannot make images of that size.
     """
-    unet = modules[UNET] if UNET in modules else modules[DEEP].whole
-    vae = modules["vae_decoder"].vae
+    unet, vae = modules["unet"], modules["vae_decoder"].vae
     length = modules["text_encoder"].encoder.config.max_position_embeddings
     step = 2 ** (len(vae.config.block_out_channels) - 1)
     multiple = step * 2 ** (len(unet.unet.config.block_out_channels) - 1)
@@ -117,15 +116,10 @@ def describe(modules: dict[str, Any], *, size: int) -> dict[str, Component]:
     image = numbers("image", 3, size, size)
     parts = {
         "text_encoder": Component(inputs=(ids,), output=text),
-        UNET: Component(inputs=unet_inputs, output=numbers("noise", *latents)),
+        "unet": Component(inputs=unet_inputs, output=numbers("noise", *latents)),
         "vae_decoder": Component(inputs=(numbers("latents", *latents),), output=image),
         "vae_encoder": Component(inputs=(image,), output=moments),
     }
-    if DEEP in modules:
-        whole = parts.pop(UNET)
-        feature = numbers(FEATURE, modules[DEEP].feature_channels, *latents[1:])
-        parts[DEEP] = Component(inputs=unet_inputs, output=feature)
-        parts[SHALLOW] = Component(inputs=(*unet_inputs, feature), output=whole.output)
     if "image_encoder" in modules:
         side = modules["image_encoder"].encoder.config.image_size
         pixels = numbers("pixel_values", 3, side, side)

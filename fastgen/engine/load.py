@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastgen.engine.embeddings import expand_prompts
 from fastgen.engine.precision import EXACT_DECODER
-from fastgen.engine.spec import DEEP, FEATURE, PROVIDERS, SHALLOW, UNET, EngineSpec, read_spec, verify_files
+from fastgen.engine.spec import PROVIDERS, EngineSpec, read_spec, verify_files
 from fastgen.errors import EngineError
 
 if TYPE_CHECKING:
@@ -114,25 +114,7 @@ class Engine:
             float32 (B, C, h, w).
         """
         tensors = {"sample": sample, "timestep": timestep.float(), "text_embeds": text_embeds}
-        tensors |= {"image_embeds": image_embeds, "ip_scale": ip_scale}
-        if not self.spec.deep_cache:
-            return self.run(UNET, tensors)
-        return self.unet_shallow(self.unet_deep(tensors), tensors)
-
-    def unet_deep(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Run the deep part of a UNet that is cut in two.
-
-        Args:
-            tensors: the arguments of `unet` by name, all of them float32.
-
-        Returns:
-            The feature that `unet_shallow` takes, float32 (B, C, h, w).
-        """
-        return self.run(DEEP, tensors)
-
-    def unet_shallow(self, feature: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Finish the prediction from a feature of this step or an earlier one; `tensors` as for `unet_deep`."""
-        return self.run(SHALLOW, {**tensors, FEATURE: feature})
+        return self.run("unet", {**tensors, "image_embeds": image_embeds, "ip_scale": ip_scale})
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents as the scheduler leaves them, float32 (B, C, h, w) -> images (B, 3, H, W) in [-1, 1]."""
@@ -165,7 +147,7 @@ class Engine:
         """Check a call, then run it in pieces of one size."""
         part = self.spec.components.get(name)
         if part is None:
-            raise EngineError(self._one_piece() if name in (DEEP, SHALLOW) else self._no_adapter())
+            raise EngineError(self._no_adapter())
         rows, size = part.check(name, tensors), self._backend.rows(name)
         outputs = []
         for start in range(0, rows, size):
@@ -175,9 +157,6 @@ class Engine:
                 piece = {key: torch.cat([t, t[-1:].expand(missing, *t.shape[1:])]) for key, t in piece.items()}
             outputs.append(self._backend(name, piece)[: size - missing])
         return torch.cat(outputs)
-
-    def _one_piece(self) -> str:
-        return f"the UNet of engine {self.spec.name} is in one piece; build an engine with --deep-cache"
 
     def _no_adapter(self) -> str:
         return f"engine {self.spec.name} has no IP-Adapter and takes no reference images; build one with --ip-adapter"

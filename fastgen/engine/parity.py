@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastgen.engine.precision import device_of
-from fastgen.engine.spec import DEEP, FEATURE, SHALLOW, UNET, Component, EngineSpec
+from fastgen.engine.spec import Component, EngineSpec
 from fastgen.engine.torch_program import steady_math
 from fastgen.errors import EngineError
 
@@ -139,13 +139,9 @@ def examples(
     """
     made = {name: example_inputs(part, rows=rows, vocabulary=vocabulary) for name, part in parts.items()}
     call = reference(modules)
-    conditions = {"text_embeds": call("text_encoder", made["text_encoder"])}
+    made["unet"]["text_embeds"] = call("text_encoder", made["text_encoder"])
     if "image_encoder" in modules:
-        conditions["image_embeds"] = call("image_encoder", made["image_encoder"])
-    for name in made.keys() & {UNET, DEEP, SHALLOW}:
-        made[name] |= conditions
-    if DEEP in made:
-        made[SHALLOW][FEATURE] = call(DEEP, made[DEEP])
+        made["unet"]["image_embeds"] = call("image_encoder", made["image_encoder"])
     return made
 
 
@@ -185,20 +181,16 @@ def _draw(call: Call, engine: "Engine") -> Tensor:
     parts, vocabulary = engine.spec.components, len(engine.tokenizer)
     inputs = {name: example_inputs(part, rows=2 * ROWS, vocabulary=vocabulary) for name, part in parts.items()}
     conditions = {"text_embeds": call("text_encoder", inputs["text_encoder"]).cpu()}
-    start = inputs[DEEP if DEEP in parts else UNET]
-    conditions["image_embeds"] = start["image_embeds"]
+    conditions["image_embeds"] = inputs["unet"]["image_embeds"]
     if "image_encoder" in parts:
         conditions["image_embeds"] = call("image_encoder", inputs["image_encoder"]).cpu()
-    conditions["ip_scale"] = start["ip_scale"]
+    conditions["ip_scale"] = inputs["unet"]["ip_scale"]
     scheduler = DDIMScheduler.from_config(engine.scheduler_config)
     scheduler.set_timesteps(STEPS)
-    x = start["sample"][:ROWS]
+    x = inputs["unet"]["sample"][:ROWS]
     for t in scheduler.timesteps:
-        tensors = {"sample": torch.cat([x, x]), "timestep": t.expand(2 * ROWS).float(), **conditions}
-        if DEEP in parts:
-            noise = call(SHALLOW, {**tensors, FEATURE: call(DEEP, tensors)})
-        else:
-            noise = call(UNET, tensors)
-        without, with_ = noise.cpu().chunk(2)
+        sample, timestep = torch.cat([x, x]), t.expand(2 * ROWS).float()
+        noise = call("unet", {"sample": sample, "timestep": timestep, **conditions}).cpu()
+        without, with_ = noise.chunk(2)
         x = scheduler.step(without + GUIDANCE * (with_ - without), t, x).prev_sample
     return call("vae_decoder", {"latents": x}).cpu()

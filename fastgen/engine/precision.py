@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgen.engine.spec import DEEP, SHALLOW, UNET, Component
+from fastgen.engine.spec import Component
 from fastgen.errors import EngineError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -48,7 +48,7 @@ def choose_precisions(
     for name in parts:
         largest = 0.0 if name == EXACT_DECODER else largest_activation(modules[name], examples[name])
         fits = name != EXACT_DECODER and largest * HEADROOM <= FP16_LARGEST
-        if name in (UNET, DEEP, SHALLOW) and not fits:
+        if name == "unet" and not fits:
             raise EngineError(
                 f"precision fp16: numbers as large as {largest:.0f} occur in this UNet, fp16 ends at "
                 f"{FP16_LARGEST:.0f}; build with --precision bf16 (torch, tensorrt) or fp32"

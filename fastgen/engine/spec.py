@@ -22,12 +22,6 @@ BACKENDS = ("onnxruntime", "tensorrt", "torch")
 PRECISIONS = ("fp32", "fp16", "bf16")
 PROVIDERS = ("auto", "cpu", "cuda")
 
-UNET, DEEP, SHALLOW = "unet", "unet_deep", "unet_shallow"
-"""Components that the denoising loop calls: an engine has the first, or, built with `--deep-cache`, the other two."""
-
-FEATURE = "feature"
-"""Name of the tensor that goes from DEEP to SHALLOW."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
@@ -185,11 +179,6 @@ class EngineSpec:
         return self.ip_adapter is not None
 
     @property
-    def deep_cache(self) -> bool:
-        """Whether the UNet is cut in two, so that rows may ask for `deep_cache` above 1."""
-        return DEEP in self.components
-
-    @property
     def fingerprint(self) -> str:
         """SHA-256 of `content`, 64 hex digits."""
         return sha256_json(self.content())
@@ -199,7 +188,7 @@ class EngineSpec:
         sources = ("model", "ip_adapter", "lora", "embeddings")
         names = (*sources, "backend", "precision", "opset", "batch", "size", "versions", "plan")
         content = self.content()
-        return {**{name: content[name] for name in names}, "deep_cache": self.deep_cache}
+        return {name: content[name] for name in names}
 
     def content(self) -> dict[str, Any]:
         """Return everything engine.json holds except the fingerprint and the build command."""

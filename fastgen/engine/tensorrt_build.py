@@ -8,7 +8,7 @@ from typing import Any
 
 from fastgen.engine.gpu import current_gpu
 from fastgen.engine.ort_backend import GRAPHS
-from fastgen.engine.spec import DEEP, SHALLOW, UNET, Component
+from fastgen.engine.spec import Component
 from fastgen.engine.tensorrt_operators import check_graph
 from fastgen.engine.tensorrt_platform import PLANS, describe_platform, make_logger
 from fastgen.engine.tensorrt_progress import BuildProgress
@@ -18,8 +18,8 @@ from fastgen.files import atomic_write_bytes
 OPTIMIZATION_LEVEL = 3
 """TensorRT's default; 4 and 5 take many times longer to build."""
 
-LOOP = (UNET, DEEP, SHALLOW)
-"""Components that the denoising loop calls."""
+LOOP = "unet"
+"""The component that the denoising loop calls."""
 
 
 def build_plans(
@@ -46,7 +46,7 @@ def build_plans(
     """
     graphs = {name: folder / GRAPHS / f"{name}.onnx" for name in parts}
     for name, part in parts.items():
-        check_graph(graphs[name], part, loop=name in LOOP, precision=precisions[name])
+        check_graph(graphs[name], part, loop=name == LOOP, precision=precisions[name])
     cache = timing_cache_path(describe_platform(trt))
     (folder / PLANS).mkdir()
     for name, part in parts.items():

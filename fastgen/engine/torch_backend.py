@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgen.engine.deep_cache import cut
 from fastgen.engine.gpu import CudaStream
 from fastgen.engine.precision import EXACT_DECODER, lower
-from fastgen.engine.spec import DEEP, SHALLOW, UNET, EngineSpec
+from fastgen.engine.spec import EngineSpec
 from fastgen.engine.torch_program import PlainProgram, Program, RecordedProgram
 
 WEIGHTS = "torch"
@@ -19,7 +18,7 @@ WEIGHTS = "torch"
 ADAPTER = "ip_adapter.safetensors"
 
 
-COMPILED = (UNET, DEEP, SHALLOW, "vae_decoder")
+COMPILED = ("unet", "vae_decoder")
 """What runs most: the components that a CUDA graph holds, and that torch.compile is for."""
 
 COMPILE_OPTIONS = {"conv_1x1_as_mm": True, "deterministic": True}
@@ -53,12 +52,7 @@ class TorchBackend:
         modules = load_modules(folder / WEIGHTS, has_adapter=spec.has_image_prompt)
         if EXACT_DECODER in spec.components:
             modules[EXACT_DECODER] = modules["vae_decoder"]
-        if spec.deep_cache:
-            modules |= cut(modules.pop(UNET))
-        precisions = {name: own for name, own in spec.precisions.items() if name != SHALLOW}
-        lowered = {name: lower(modules[name], precision) for name, precision in precisions.items()}
-        if spec.deep_cache:
-            lowered |= cut(lowered[DEEP].whole)  # one copy of the weights for both parts
+        lowered = {name: lower(modules[name], precision) for name, precision in spec.precisions.items()}
         self._rows = {name: rows_together(name, spec) for name in lowered}
         self._programs = {name: self._program(name, module, spec, stream) for name, module in lowered.items()}
 
@@ -101,17 +95,15 @@ def save_modules(folder: Path, modules: Mapping[str, Any], precisions: Mapping[s
     """
     from safetensors.torch import save_file
 
-    if DEEP in modules:
-        modules, precisions = {**modules, UNET: modules[DEEP].whole}, {**precisions, UNET: precisions[DEEP]}
     exact = EXACT_DECODER if EXACT_DECODER in modules else "vae_decoder"
-    owners = {UNET: "unet", "text_encoder": "encoder", exact: "vae", "image_encoder": "encoder"}
+    owners = {"unet": "unet", "text_encoder": "encoder", exact: "vae", "image_encoder": "encoder"}
     for name, attribute in owners.items():
         if name not in modules:
             continue
         part = getattr(lower(modules[name], precisions[name]), attribute)
         _forget_origin(part)
         part.save_pretrained(folder / ("vae" if attribute == "vae" else name), safe_serialization=True)
-    unet = modules[UNET]
+    unet = modules["unet"]
     if unet.image_proj is not None:  # float32: UNet and image encoder have their share of it, each in its precision
         save_file({key: value.contiguous() for key, value in unet.adapter_state_dict().items()}, folder / ADAPTER)
 

@@ -22,7 +22,6 @@ class Group(NamedTuple):
     Attributes:
         executed: steps that are run; fewer than `steps` for img2img.
         interval: shares of the schedule between which there is guidance; None: nowhere.
-        deep_cache: the UNet's deep part runs at every so many steps.
     """
 
     scheduler: str
@@ -32,7 +31,6 @@ class Group(NamedTuple):
     mode: str
     executed: int
     interval: tuple[float, float] | None
-    deep_cache: int
 
     @property
     def guided(self) -> bool:
@@ -46,7 +44,7 @@ def group_of(row: Row) -> Group:
     mode = row.mode or "t2i"
     executed = executed_steps(row.steps, row.strength or 1.0) if mode == "img2img" else row.steps
     interval = (row.guidance_interval or (0.0, 1.0)) if row.guidance_scale > 1 else None
-    return Group(row.scheduler, row.steps, row.height, row.width, mode, executed, interval, row.deep_cache or 1)
+    return Group(row.scheduler, row.steps, row.height, row.width, mode, executed, interval)
 
 
 def batches(rows: Sequence[Row], size: int) -> Iterator[tuple[Group, list[Row]]]:
@@ -117,8 +115,6 @@ def engine_problems(row: Row, spec: "EngineSpec") -> list[FieldProblem]:
         add("scheduler", row.scheduler, ", ".join(SCHEDULERS))
     if isinstance(row.lambda_, float) and not spec.has_image_prompt:
         add("lambda", row.lambda_, "null: this engine has no IP-Adapter; or build one with --ip-adapter")
-    if row.deep_cache not in (None, 1) and not spec.deep_cache:
-        add("deep_cache", row.deep_cache, "1: this engine's UNet is in one piece; or fastgen build --deep-cache")
     if row.mode == "img2img" and row.steps and row.strength and executed_steps(row.steps, row.strength) < 1:
         add("strength", row.strength, f"at least {1 / row.steps:.3g}, so that one of {row.steps} steps is run")
     problems += [problem for adapter in row.adapters for problem in _adapter_problems(adapter, spec)]

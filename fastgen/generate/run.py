@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fastgen.generate.batch import Group, batches
-from fastgen.generate.deep_cache import CachedUNet
 from fastgen.generate.denoise import Conditions, denoise, start_noise
 from fastgen.generate.encode import Encoder, LoadReference, needs_tokens
 from fastgen.generate.inversion import start_latent
@@ -90,8 +89,7 @@ def make_batch(group: Group, rows: Sequence[Row], engine: "Engine", *, encoder: 
     generators = [torch.Generator("cpu").manual_seed(row.seed or 0) for row in rows]
     latents = _start(rows, engine, encoder, schedule=schedule, generators=generators)
     conditions = _conditions(group, rows, engine, encoder=encoder)
-    unet = engine.unet if group.deep_cache == 1 else CachedUNet(engine, every=group.deep_cache)
-    latents = denoise(unet, latents, schedule, conditions=conditions, generators=generators)
+    latents = denoise(engine.unet, latents, schedule, conditions=conditions, generators=generators)
     decoded = _decode(engine, latents)
     finite = {"unet": is_finite(latents), "vae_decoder": is_finite(decoded)}
     broken = [next((stage for stage, good in finite.items() if not good[i]), None) for i in range(len(rows))]

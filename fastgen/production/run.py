@@ -47,7 +47,6 @@ def plan(
     steps: int | None = None,
     guidance: float | None = None,
     guidance_interval: str | None = None,
-    deep_cache: int | None = None,
     scheduler: str | None = None,
     limit: int | None = None,
     clip: str | None = None,
@@ -62,7 +61,7 @@ def plan(
             and what is wrong with it is raised while iterating, at the latest after the last row.
     """
     arguments = _arguments(
-        bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile, guidance_interval, deep_cache
+        bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile, guidance_interval
     )
     facts = engine_facts(engine)
     if is_long(arguments.bank):
@@ -99,7 +98,6 @@ def run(
     steps: int | None = None,
     guidance: float | None = None,
     guidance_interval: str | None = None,
-    deep_cache: int | None = None,
     scheduler: str | None = None,
     provider: str = "auto",
     shard_size: int = SHARD_SIZE,
@@ -125,8 +123,6 @@ def run(
         steps: denoising steps of every row; None: as the row, the bank or the model says.
         guidance: guidance scale of every row, likewise.
         guidance_interval: "LO-HI", shares of the schedule between which every row has guidance.
-        deep_cache: steps of every row from one run of the UNet's deep part to the next; above 1 the engine must have
-            been built with `deep_cache`.
         scheduler: of every row, likewise.
         provider: where ONNX Runtime computes: "auto" (on the GPU if it can), "cpu" or "cuda".
         shard_size: rows per shard.
@@ -145,7 +141,7 @@ def run(
         Interrupted: a signal stopped it; what was made is saved.
     """
     arguments = _arguments(
-        bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile, guidance_interval, deep_cache
+        bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile, guidance_interval
     )
     for name, value in (("--shard-size", shard_size), ("--batch", batch)):
         if value is not None and value < 1:
@@ -219,7 +215,6 @@ def _arguments(
     clip: str | None,
     profile: str | None,
     guidance_interval: str | None,
-    deep_cache: int | None,
 ) -> Arguments:
     return Arguments(
         bank=Path(bank),
@@ -234,5 +229,4 @@ def _arguments(
         clip=clip,
         profile=profile,
         guidance_interval=guidance_interval,
-        deep_cache=deep_cache,
     )

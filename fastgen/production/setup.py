@@ -42,7 +42,6 @@ class Arguments:
     clip: str | None
     profile: str | None = None
     guidance_interval: str | None = None
-    deep_cache: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bank can make good.
@@ -62,14 +61,14 @@ class Arguments:
     def overrides(self) -> dict[str, Any]:
         """Values that hold for every row, whatever it says."""
         values = {"steps": self.steps, "guidance_scale": self.guidance, "scheduler": self.scheduler}
-        return {**values, "guidance_interval": parse_interval(self.guidance_interval), "deep_cache": self.deep_cache}
+        return {**values, "guidance_interval": parse_interval(self.guidance_interval)}
 
     def to_json(self) -> dict[str, Any]:
         """Everything that decides the plan, for plan.json."""
         names = ("refs", "shots", "policy", "steps", "guidance", "scheduler", "limit", "clip")
         values = {name: getattr(self, name) for name in names}
         values["policy"] = None if self.policy is None else str(self.policy)
-        newer = {name: getattr(self, name) for name in ("profile", "guidance_interval", "deep_cache")}
+        newer = {name: getattr(self, name) for name in ("profile", "guidance_interval")}
         return {**values, **{name: value for name, value in newer.items() if value is not None}}
 
     def command(self, **more: object) -> str:

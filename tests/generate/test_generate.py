@@ -47,8 +47,6 @@ def mixed_rows(engine, count=23):
             fields = {"mode": "latent", "init": {"kind": "circle", "refs": refs, "inv_steps": 3 + index % 2}}
         if index % 8 == 7:
             fields |= {"guidance_interval": [0.25, 0.75]}
-        if index % 3 == 1:
-            fields |= {"deep_cache": 2}
         rows.append(make_row(index, engine, **fields))
     return rows
 
@@ -87,7 +85,6 @@ def test_the_conditions_of_a_row_matter():
         {"guidance_scale": 9.0},
         {"guidance_scale": 1.0},
         {"guidance_interval": [0.5, 1.0]},
-        {"deep_cache": 2},
         {"prompt": "something else"},
         {"negative_prompt": "lowres"},
         {"seed": 5},

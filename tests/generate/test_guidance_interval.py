@@ -1,9 +1,9 @@
-"""Guidance intervals and DeepCache: what runs at which step, and that rows which ask for neither get what they got."""
+"""Guidance intervals: what runs at which step, and that the whole schedule as interval changes nothing."""
 
 import pytest
 import torch
 
-from fastgen.errors import EngineError, FieldErrors
+from fastgen.errors import FieldErrors
 from fastgen.generate.batch import complete_row
 from fastgen.generate.run import generate
 from fastgen.generate.schedulers import Schedule
@@ -13,10 +13,10 @@ from tests.generate.test_generate import make_row
 
 
 def calls_of(rows, batch=8):
-    """Images, and (component, rows) of every call of the UNet or its parts."""
+    """Images, and ("unet", rows) of every call of the UNet."""
     engine = FakeEngine(batch=batch)
     images = [sample.image for sample in generate(rows, engine, reference)]
-    return images, [call for call in engine.calls if call[0] in ("unet", "deep", "shallow")]
+    return images, [call for call in engine.calls if call[0] == "unet"]
 
 
 def rows_with(count=3, **fields):
@@ -60,39 +60,10 @@ def test_an_interval_of_img2img_lies_in_the_steps_that_are_run():
     assert calls_of(rows_with(**fields))[1] == [("unet", 6)] * 2 + [("unet", 3)] * 3
 
 
-def test_the_deep_part_runs_every_few_steps():
-    _, calls = calls_of(rows_with(deep_cache=4))
-    deep, shallow = ("deep", 6), ("shallow", 6)
-    assert calls == [deep, *[shallow] * 4, deep, *[shallow] * 4, deep, *[shallow] * 2]
-
-
-def test_the_deep_part_runs_where_guidance_begins_and_ends():
-    _, calls = calls_of(rows_with(deep_cache=3, guidance_interval=[0.2, 0.8]))
-    conditional, both = ("shallow", 3), ("shallow", 6)
-    first, last = [("deep", 3), conditional, conditional], [("deep", 3), conditional, conditional]
-    assert calls == [*first, ("deep", 6), both, both, both, ("deep", 6), both, both, both, *last]
-
-
-def test_every_step_deep_is_the_plain_image():
-    plain, calls = calls_of(rows_with(deep_cache=1))
-    assert {name for name, _ in calls} == {"unet"}
-    none, _ = calls_of(rows_with())
-    cached, _ = calls_of(rows_with(deep_cache=2))
-    assert all((a == b).all() and (a != c).any() for a, b, c in zip(plain, none, cached, strict=True))
-
-
-def test_an_engine_in_one_piece_refuses_deep_cache():
-    engine = FakeEngine()
-    engine.spec.deep_cache = False
-    make_row(0, engine, deep_cache=1)
-    with pytest.raises(EngineError, match="deep_cache': got 2, .*1: this engine.*fastgen build --deep-cache"):
-        make_row(0, engine, deep_cache=2)
-
-
 def test_the_row_keeps_what_it_asked_for():
-    row = make_row(0, FakeEngine(), guidance_interval=[0, 0.5], deep_cache=3)
+    row = make_row(0, FakeEngine(), guidance_interval=[0, 0.5])
     obj = row.to_json()
-    assert obj["guidance_interval"] == [0.0, 0.5] and obj["deep_cache"] == 3
+    assert obj["guidance_interval"] == [0.0, 0.5]
     engine = FakeEngine()
     assert complete_row(Row.from_json(obj, None), engine.spec, engine.scheduler_config) == row
 
