@@ -20,6 +20,7 @@ into rounds; in each, every option draws its share, in another order, so that al
 
 import argparse
 import json
+import math
 import shlex
 import statistics
 import sys
@@ -75,9 +76,7 @@ OPTIONS: dict[str, Option] = {
     "interval 0.2-0.8": Option({"guidance_interval": [0.2, 0.8]}),
     "ddim, 12 steps": Option({"steps": 12}),
     "dpmsolver++_karras, 12 steps": Option({"steps": 12, "scheduler": "dpmsolver++_karras"}),
-    "unipc, 12 steps": Option({"steps": 12, "scheduler": "unipc"}),
     "unipc, 8 steps": Option({"steps": 8, "scheduler": "unipc"}),
-    "unipc, 8 steps, interval 0.2-0.8": Option({"steps": 8, "scheduler": "unipc", "guidance_interval": [0.2, 0.8]}),
 }
 
 
@@ -241,8 +240,8 @@ def main() -> None:
     examine, results = Judge(load_oracle(options.oracle), wanted, images["plain"]), {}
     timed = json.loads(options.times.read_text()) if options.times else {"results": _speeds(speeds)}
     for name in names:
-        found = {key: timed["results"][name][key] for key in SPEED} | examine(images[name])
-        results[name] = {key: round(value, 4) for key, value in found.items()}
+        found = {key: timed["results"].get(name, {}).get(key, math.nan) for key in SPEED} | examine(images[name])
+        results[name] = {key: round(value, 4) for key, value in found.items() if not math.isnan(value)}
         if options.images is not None:
             options.images.mkdir(parents=True, exist_ok=True)
             np.save(options.images / f"{name}.npy", images[name])
@@ -268,7 +267,7 @@ def _print(results: dict[str, dict[str, float]]) -> None:
     shown = [key for key in next(iter(results.values())) if key not in ("min", "max")]
     print(f"{'':30}" + "".join(f"{key.replace('images_per_second', 'images/s'):>12}" for key in shown))
     for name, row in results.items():
-        print(f"{name:30}" + "".join(f"{row[key]:12.3f}" for key in shown))
+        print(f"{name:30}" + "".join(f"{row.get(key, math.nan):12.3f}" for key in shown))
 
 
 if __name__ == "__main__":
