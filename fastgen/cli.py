@@ -15,7 +15,9 @@ import click
 from fastgen import __version__
 from fastgen.bank.class_names import read_class_names
 from fastgen.cli_baselines import AnyPath, ExistingFile, add_baselines, dalda_options
+from fastgen.cli_cluster import add_cluster_commands
 from fastgen.cli_finetune import finetune
+from fastgen.cli_train import add_train_commands
 from fastgen.errors import DataError, FastgenError
 
 ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -157,29 +159,6 @@ def evaluate(out: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--real", required=True, type=ExistingFolder, help="Real images: one folder per class.")
-@click.option("--out", required=True, type=AnyPath, help="Folder for metrics.json and the heads.")
-@click.option("--synthetic", type=ExistingFolder, help="Output folder of `fastgen run`; adds the second arm.")
-@click.option("--test", type=ExistingFolder, help="Test images; default: REAL/test, or held-out halves.")
-@click.option("--backbone", default="mini-resnet", show_default=True, help="Frozen backbone, or NAME=PATH.")
-@click.option("--shots", type=int, help="Real training images per class; default: all.")
-@click.option("--seeds", type=int, default=5, show_default=True, help="Number of paired seeds.")
-@click.option("--steps", type=int, help="Training steps; default: the backbone's.")
-@click.option("--synthetic-probability", type=float, default=0.5, show_default=True, help="Per draw.")
-@click.option("--mix", default="parent", show_default=True, help="parent, class_uniform or pool_uniform.")
-@click.option("--norm", default="own", show_default=True, help="own, or half as in DALDA's code.")
-@click.option("--views", type=int, default=8, show_default=True, help="Cached augmented views per image.")
-@click.option("--cache", type=AnyPath, help="Folder of cached features; default: OUT/features.")
-def train(**options: Any) -> None:
-    """Train a linear probe on real images, and on real plus synthetic ones; write metrics.json."""
-    from fastgen.evaluate.report import accuracy_table
-    from fastgen.train.command import train as train_probe
-
-    metrics = train_probe(options.pop("real"), **options)
-    accuracy_table(metrics)
-
-
-@main.command()
 @click.argument("out", type=AnyPath)
 @click.option("--classes", default="oxford", show_default=True, help="oxford, novel, or names with commas.")
 @click.option("--split", default="balanced", show_default=True, help="balanced, few-shot, long-tail, confounded.")
@@ -273,6 +252,10 @@ def demo(**options: Any) -> None:
     from fastgen.demo import demo as run_demo
 
     run_demo(**options)
+
+
+add_train_commands(main)
+add_cluster_commands(main)
 
 
 if __name__ == "__main__":

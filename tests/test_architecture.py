@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluate": {"shards", "clip", "weights_hash"},
     "finetune": {"engine", "train", "evaluate"},
     "production": {"bank", "clip", "engine", "generate", "plan", "shards"},
+    "cluster": {"bank", "production", "shards"},
 }
 HEAVY = {
     "torch",
@@ -36,7 +37,7 @@ HEAVY = {
     "open_clip",
     "timm",
 }
-LIGHT_STAGES = LEAF | {"shards", "petworld"}
+LIGHT_STAGES = LEAF | {"shards", "petworld", "cluster"}
 LIGHT_FILES = {
     f"bank/{name}.py"
     for name in "read unique references write template defaults deal img2img class_names dalda dalda_json chat "
@@ -108,8 +109,9 @@ def test_packages_export_nothing(path):
         )
 
 
-def test_the_bank_reader_loads_nothing_heavy():
-    code = f"import sys, fastgen.bank.read, fastgen.job; print(*sorted({HEAVY!r} & set(sys.modules)))"
+def test_what_login_nodes_use_loads_nothing_heavy():
+    modules = "fastgen.bank.read, fastgen.job, fastgen.cli, fastgen.cluster.submit, fastgen.cluster.table"
+    code = f"import sys, {modules}; print(*sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=True
     )
