@@ -2,8 +2,8 @@
 
 Command:   python bench/quality.py --oracle out/mini --rows 24 --rounds 3
 Hardware:  two virtual cores of an AMD EPYC, four times slower than on other days: only the ratios count
-Result:    times plain: interval 0-0.6 1.28, interval 0.2-0.8 1.35, ddim 12 steps 2.15, dpmsolver++_karras 12 steps 2.19,
-           unipc 8 steps 3.15; PSNR to plain 28.6, 29.9, 36.8, 29.6, 32.8 dB (bench/results/quality-mini.json)
+Result:    times plain: interval 0-0.6 1.28, interval 0.2-0.8 1.35, ddim 12 steps 2.15, dpmsolver++_karras 12 steps
+           2.19, unipc 8 steps 3.15; PSNR to plain 28.6, 29.9, 36.8, 29.6, 32.8 dB (bench/results/quality-mini.json)
 
 Every option draws the same rows with the embedded model: two thirds from captions in unseen wordings that name breed,
 pose, background and style, one third from a caption and a reference picture with a lambda of 0.2 to 1. The rows are cut
