@@ -30,10 +30,19 @@ class Commands(click.Group):
         except FastgenError as error:
             click.echo(f"fastgen: {error}", err=True)
             sys.exit(error.exit_code)
+        except MemoryError:
+            click.echo("fastgen: the memory is full; give the job more of it, or run less at once", err=True)
+            sys.exit(FastgenError.exit_code)
         except BrokenPipeError:
             # The reader (`head`, say) has what it wanted; Python must not complain again when it flushes on exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
+        except OSError as error:
+            # A file system that fails where nobody expects it: an unmounted folder, a dying disk.
+            where = f"{error.filename}: " if error.filename is not None else ""
+            what = f"{where}{error.strerror or error}"
+            click.echo(f"fastgen: {what}; check the path, its permissions and the disk", err=True)
+            sys.exit(FastgenError.exit_code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -113,14 +122,38 @@ def plan(**options: Any) -> None:
 
 @main.command()
 @click.argument("out", type=ExistingFolder)
-def verify(out: Path) -> None:
+@click.option("--repair", is_flag=True, help="Move what is damaged to OUT/damaged; fastgen run then makes it again.")
+def verify(out: Path, repair: bool) -> None:
     """Check an output folder: every row once, every image undamaged. Exit code 1 lists what is wrong."""
+    from fastgen.shards.repair import repair as repair_output
     from fastgen.shards.verify import verify as verify_output
 
-    problems = verify_output(out)
-    if problems:
-        raise DataError(f"{out}: {len(problems)} problems\n" + "\n".join(f"  {line}" for line in problems))
-    click.echo(f"{out}: every planned row is there once and undamaged")
+    done = repair_output(out) if repair else None
+    problems = verify_output(out) if done is None else done.problems
+    if not problems:
+        click.echo(f"{out}: every planned row is there once and undamaged")
+        return
+    lines = [f"{out}: {len(problems)} problems", *(f"  {line}" for line in problems)]
+    if done is not None:
+        lines += [f"moved to {done.folder}: {', '.join(done.moved) or 'nothing'}"]
+        lines += ["Run the same `fastgen run` command again: it makes what is missing now, and nothing else"]
+    raise DataError("\n".join(lines))
+
+
+@main.command()
+@click.argument("shard", metavar="SHARD:ROW")
+@click.option("--engine", help="Engine folder, or its name under engines/; default: the one that made the shard.")
+@click.option("--refs", help="Folder of reference images, or petworld; default: as the run's.")
+@click.option("--provider", default="auto", show_default=True, help="Where ONNX Runtime computes: auto, cpu or cuda.")
+@click.option("--out", type=AnyPath, help="PNG to write: the stored image beside the new one.")
+def regenerate(shard: str, **options: Any) -> None:
+    """Make one image of a shard again (ROW: its place from 0, or its id) and compare it with the stored one."""
+    from fastgen.production.regenerate import regenerate as regenerate_row
+
+    found = regenerate_row(shard, **options)
+    if not found.is_identical:
+        raise DataError(str(found))
+    click.echo(found)
 
 
 @main.command()

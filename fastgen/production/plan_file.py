@@ -28,7 +28,6 @@ def write_plan(layout: Layout, signature: dict[str, Any], rows: Iterator[Row], *
     Raises:
         OutputError: the folder cannot be written, or was started with something else meanwhile.
     """
-    layout.out.mkdir(parents=True, exist_ok=True)
     tmp = layout.out / f".plan.jsonl.{os.getpid()}.part"
     try:
         with atomic_file(tmp) as handle:

@@ -7,9 +7,11 @@ disk, so a process that dies at any moment leaves no damaged file with a final n
 import hashlib
 import os
 import queue
+import secrets
 import threading
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +32,7 @@ from fastgen.shards.schema import (
     Sample,
     column_values,
 )
+from fastgen.shards.seal import add_seal
 
 PART = ".part"
 COMPRESSION_LEVEL = 1  # higher levels save about 3 % more on photographs and take three times as long
@@ -48,7 +51,7 @@ class OpenShard:
         rank: int,
         shard: int,
     ) -> None:
-        """Create `<path>.part` with room for all planned rows.
+        """Create `<path>.<process>.part` with room for all planned rows.
 
         Args:
             path: final name if all planned rows are written.
@@ -62,7 +65,7 @@ class OpenShard:
             OutputError: the file cannot be made.
         """
         self.path, self.short = path, short
-        self.part = path.with_name(path.name + PART)
+        self.part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
         self._planned = planned
         self._place = {row.row.id: place for place, row in enumerate(planned)}
         if len(self._place) < len(planned):
@@ -76,7 +79,9 @@ class OpenShard:
         self._digested = 0
         shape = (len(planned), identity.height, identity.width, 3)
         try:
-            self._file = h5py.File(self.part, "w", libver=("earliest", "v110"), locking=False)
+            # HDF5 1.10's own layout has checksums over all of its metadata; the older one lets a flipped bit in there
+            # crash its readers, or keep them busy for ever.
+            self._file = h5py.File(self.part, "w", libver=("v110", "v110"), locking=False)
         except OSError as error:
             raise OutputError(f"{self.part}: cannot be written ({error})") from error
         self._images = self._file.create_dataset(
@@ -119,14 +124,17 @@ class OpenShard:
             self._write_columns([self._columns[place] or {} for place in done])
             self._write_attributes()
             self._file.close()
+            add_seal(self.part)
         except (OSError, RuntimeError) as error:  # h5py raises either
             raise OutputError(f"{self.part}: cannot be written ({error})") from error
         return publish(self.part, self.path if len(done) == len(self._planned) else self.short)
 
     def discard(self) -> None:
         """Close and delete the unfinished file."""
-        self._file.close()
-        self.part.unlink(missing_ok=True)
+        with suppress(OSError, RuntimeError):  # of a full disk, say: whatever it was, it has been told before
+            self._file.close()
+        with suppress(OSError):
+            self.part.unlink(missing_ok=True)
 
     def _close_gaps(self, done: list[int]) -> None:
         """Move the written images together and finish the digest over all of them, in file order."""

@@ -7,12 +7,12 @@ import shutil
 import pytest
 
 from fastgen.errors import OutputError
+from fastgen.shards.claim import rank_lock
 from fastgen.shards.layout import (
     Layout,
     finish_rank,
     missing_indices,
     publish_first,
-    rank_lock,
     rank_shards,
     scan,
     write_signature,

@@ -1,0 +1,61 @@
+"""The seal at the end of a shard: any changed bit shows, and no reader of HDF5 sees it."""
+
+import random
+
+import h5py
+import pytest
+
+from fastgen.shards.seal import LENGTH, is_intact, read_seal
+from fastgen.shards.verify import verify
+from tests.shards.shard_samples import make_output
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return make_output(tmp_path / "out", rows=6, shard_size=4)
+
+
+def test_a_sealed_shard_is_plain_hdf5(layout):
+    path = layout.shard(0, 0)
+    assert is_intact(path) and len(read_seal(path)) == 64
+    assert path.read_bytes()[-LENGTH:].startswith(b"\n#fastgen-sha256:")
+    with h5py.File(path) as file:
+        assert file["image"].shape == (4, 16, 16, 3)
+
+
+def test_a_file_that_was_opened_for_writing_has_lost_it(layout):
+    path = layout.shard(0, 0)
+    with h5py.File(path, "r+") as file:
+        file.attrs["note"] = "mine"
+    assert not is_intact(path)
+    assert any("is not the file that run.json lists" in line for line in verify(layout.out))
+
+
+def test_a_file_shorter_than_a_seal_has_none(tmp_path):
+    (tmp_path / "x").write_bytes(b"short")
+    assert read_seal(tmp_path / "x") is None and is_intact(tmp_path / "x") is None
+
+
+def test_every_flipped_bit_of_every_file_is_found(layout):
+    chance = random.Random(6)
+    for path in (layout.shard(0, 1), layout.run, layout.plan, layout.signature):
+        data = path.read_bytes()
+        for _ in range(25):
+            bit = chance.randrange(8 * len(data))
+            changed = bytearray(data)
+            changed[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(changed)
+            assert verify(layout.out), f"bit {bit} of {path.name}"
+        path.write_bytes(data)
+    assert verify(layout.out) == []
+
+
+def test_every_cut_is_found(layout):
+    chance = random.Random(7)
+    for path in (layout.shard(0, 1), layout.run, layout.plan, layout.signature):
+        data = path.read_bytes()
+        for size in (0, 1, len(data) - 1, len(data) - LENGTH, *(chance.randrange(len(data)) for _ in range(4))):
+            path.write_bytes(data[:size])
+            assert verify(layout.out), f"{path.name} cut to {size} bytes"
+        path.write_bytes(data)
+    assert verify(layout.out) == []
