@@ -5,6 +5,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 
 from fastgen import __version__
 from fastgen.errors import DataError, FastgenError
+from fastgen.job import StopSignal
 
 ExistingFile = click.Path(exists=True, dir_okay=False, path_type=Path)
 ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -30,6 +32,9 @@ class Commands(click.Group):
         except FastgenError as error:
             click.echo(f"fastgen: {error}", err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("fastgen: stopped at once; run the same command again to go on", err=True)
+            sys.exit(128 + signal.SIGINT)
         except MemoryError:
             click.echo("fastgen: the memory is full; give the job more of it, or run less at once", err=True)
             sys.exit(FastgenError.exit_code)
@@ -103,8 +108,9 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--shard-size", type=int, default=256, show_default=True, help="Rows per shard.")
 def run(**options: Any) -> None:
     """Generate the images of a bank into HDF5 shards; run it again to finish what is missing."""
-    from fastgen.production.run import run as run_bank
-
+    with StopSignal() as stop:  # the libraries take seconds to load, and a signal may come meanwhile
+        from fastgen.production.run import run as run_bank
+    stop.check()
     report = run_bank(**options)
     if report.failed:
         raise DataError(f"{report.failed} rows failed; their shards say why (status), and every other row is saved")

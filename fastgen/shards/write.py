@@ -7,6 +7,7 @@ disk, so a process that dies at any moment leaves no damaged file with a final n
 import hashlib
 import os
 import queue
+import re
 import secrets
 import threading
 import zlib
@@ -35,6 +36,7 @@ from fastgen.shards.schema import (
 from fastgen.shards.seal import add_seal
 
 PART = ".part"
+SYSTEM_ERROR = re.compile(r"error message = '([^']*)'")
 COMPRESSION_LEVEL = 1  # higher levels save about 3 % more on photographs and take three times as long
 
 
@@ -83,7 +85,7 @@ class OpenShard:
             # crash its readers, or keep them busy for ever.
             self._file = h5py.File(self.part, "w", libver=("v110", "v110"), locking=False)
         except OSError as error:
-            raise OutputError(f"{self.part}: cannot be written ({error})") from error
+            raise cannot_write(self.part, error) from error
         self._images = self._file.create_dataset(
             "image", shape, np.uint8, chunks=(1, *shape[1:]), maxshape=(None, *shape[1:]), compression="gzip",
             compression_opts=COMPRESSION_LEVEL,
@@ -126,7 +128,7 @@ class OpenShard:
             self._file.close()
             add_seal(self.part)
         except (OSError, RuntimeError) as error:  # h5py raises either
-            raise OutputError(f"{self.part}: cannot be written ({error})") from error
+            raise cannot_write(self.part, error) from error
         return publish(self.part, self.path if len(done) == len(self._planned) else self.short)
 
     def discard(self) -> None:
@@ -255,12 +257,22 @@ class ShardWriter:
                 if self._error is None and self._open is not None:
                     self._open.write(sample)
             except (OSError, RuntimeError) as error:  # h5py raises either
-                self._error = OutputError(f"{self._open.part}: cannot be written ({error})") if self._open else error
+                self._error = cannot_write(self._open.part, error) if self._open else error
             except BaseException as error:  # raised again in the main thread
                 self._error = error
             finally:
                 self._queue.task_done()
         self._queue.task_done()
+
+
+def cannot_write(path: Path, error: Exception) -> OutputError:
+    """The error of a shard file that h5py could not write; of HDF5's long message only the system's words."""
+    found = SYSTEM_ERROR.search(str(error))
+    reason = found[1] if found else getattr(error, "strerror", None) or str(error)
+    return OutputError(
+        f"{path}: cannot be written ({reason}); check the path, its permissions and free space, then run the same "
+        "command again: finished shards are kept"
+    )
 
 
 def leftovers(shards: Path) -> list[Path]:
