@@ -215,8 +215,9 @@ def scan(layout: Layout, identity: RunIdentity, *, rank: int, rows: int, uncheck
             indices = [int(i) for i in file.column("plan_index")]
             counts = status_counts(file.column("status"))
             images = str(file.attributes["sha256"])
-        files = {"name": path.name, "rows": len(indices), "sha256": images, "file_sha256": read_seal(path)}
-        progress.files.append(files)
+        seal = read_seal(path)
+        entry = {"name": path.name, "rows": len(indices), "sha256": images}
+        progress.files.append({**entry, "file_sha256": None if seal is None else seal.whole})
         own = not known.intersection(indices) and all(i in expected for i in indices)
         if not own or len(set(indices)) < len(indices) or shard in progress.complete:
             problems.append("holds rows that are not its own, or that another file holds too")

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastgen.errors import OutputError
 from fastgen.shards.schema import ATTRIBUTES, FORMAT, GOOD, NUMBERS, STATUS_NAMES, TEXTS, RunIdentity
+from fastgen.shards.seal import damage_outside_images
 
 OPEN_FILES = 16
 """Shard files that one Output keeps open."""
@@ -22,14 +23,20 @@ OPEN_FILES = 16
 class ShardFile:
     """One shard file, open for reading; a context manager."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, check: bool = True) -> None:
         """Open the file and read its attributes.
+
+        Args:
+            path: of the shard.
+            check: compare all but the images with the seal first, about a kilobyte per row.
 
         Raises:
             OutputError: not a file, not HDF5, damaged, or of another format version.
         """
         self.path = Path(path)
         try:
+            if check and (damage := damage_outside_images(self.path)):
+                raise ValueError(damage)
             self._file = h5py.File(self.path, "r", locking=False)
         except Exception as error:
             raise self._unreadable(error) from error
@@ -66,7 +73,7 @@ class ShardFile:
 
     def _unreadable(self, error: Exception) -> OutputError:
         return OutputError(
-            f"{self.path}: cannot be read as HDF5 ({error}). Delete this file and run again: "
+            f"{self.path}: cannot be read as a shard ({error}). Delete this file and run again: "
             "only its rows are made anew"
         )
 
@@ -195,7 +202,7 @@ class Output(Sequence[dict[str, Any]]):
         self.classes: tuple[str, ...] = ()
         index, files, places, labels, status = [], [], [], [], []
         for number, path in enumerate(self.files):
-            with ShardFile(path) as file:
+            with ShardFile(path, check=False) as file:
                 classes = tuple(file.attributes["classes"])
                 if number and classes != self.classes:
                     raise OutputError(
@@ -288,7 +295,7 @@ class Output(Sequence[dict[str, Any]]):
         """Return the file, opening it if need be; the least recently used one is closed in exchange."""
         if self._process != os.getpid():  # a forked worker must not share its parent's file positions
             self._handles, self._process = OrderedDict(), os.getpid()
-        file = self._handles.pop(number, None) or ShardFile(self.files[number])
+        file = self._handles.pop(number, None) or ShardFile(self.files[number], check=False)
         self._handles[number] = file
         if len(self._handles) > OPEN_FILES:
             self._handles.popitem(last=False)[1].close()

@@ -125,8 +125,9 @@ class OpenShard:
             self._close_gaps(done)
             self._write_columns([self._columns[place] or {} for place in done])
             self._write_attributes()
+            start, end = self._image_bytes()
             self._file.close()
-            add_seal(self.part)
+            add_seal(self.part, start=start, end=end)
         except (OSError, RuntimeError) as error:  # h5py raises either
             raise cannot_write(self.part, error) from error
         return publish(self.part, self.path if len(done) == len(self._planned) else self.short)
@@ -147,6 +148,16 @@ class OpenShard:
             self._images.resize(len(done), axis=0)
         for place in range(self._digested, len(done)):
             self._digest.update(self._images[place].tobytes())
+
+    def _image_bytes(self) -> tuple[int, int]:
+        """The range of the file in which the images lie."""
+        places: list[tuple[int, int]] = []
+
+        def note(chunk: Any) -> None:  # must return nothing, or HDF5 stops
+            places.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
+
+        self._images.id.chunk_iter(note)
+        return min(start for start, _ in places), max(end for _, end in places)
 
     def _write_columns(self, rows: list[dict[str, Any]]) -> None:
         for name in TEXTS:

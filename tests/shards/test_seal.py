@@ -5,7 +5,7 @@ import random
 import h5py
 import pytest
 
-from fastgen.shards.seal import LENGTH, is_intact, read_seal
+from fastgen.shards.seal import LENGTH, damage_outside_images, is_intact, read_seal
 from fastgen.shards.verify import verify
 from tests.shards.shard_samples import make_output
 
@@ -17,7 +17,7 @@ def layout(tmp_path):
 
 def test_a_sealed_shard_is_plain_hdf5(layout):
     path = layout.shard(0, 0)
-    assert is_intact(path) and len(read_seal(path)) == 64
+    assert is_intact(path) and len(read_seal(path).whole) == 64 and 0 < read_seal(path).start < read_seal(path).end
     assert path.read_bytes()[-LENGTH:].startswith(b"\n#fastgen-sha256:")
     with h5py.File(path) as file:
         assert file["image"].shape == (4, 16, 16, 3)
@@ -28,12 +28,12 @@ def test_a_file_that_was_opened_for_writing_has_lost_it(layout):
     with h5py.File(path, "r+") as file:
         file.attrs["note"] = "mine"
     assert not is_intact(path)
-    assert any("is not the file that run.json lists" in line for line in verify(layout.out))
+    assert any("its seal is gone: it was cut off, or opened for writing" in line for line in verify(layout.out))
 
 
 def test_a_file_shorter_than_a_seal_has_none(tmp_path):
     (tmp_path / "x").write_bytes(b"short")
-    assert read_seal(tmp_path / "x") is None and is_intact(tmp_path / "x") is None
+    assert read_seal(tmp_path / "x") is None and not is_intact(tmp_path / "x")
 
 
 def test_every_flipped_bit_of_every_file_is_found(layout):
@@ -59,3 +59,16 @@ def test_every_cut_is_found(layout):
             assert verify(layout.out), f"{path.name} cut to {size} bytes"
         path.write_bytes(data)
     assert verify(layout.out) == []
+
+
+def test_what_is_no_image_is_checked_before_hdf5_opens_the_file(layout):
+    """A file that once kept HDF5 busy for ever: 64 zeros in its table of texts."""
+    path = layout.shard(0, 0)
+    data, seal = path.read_bytes(), read_seal(path)
+    assert damage_outside_images(path) == ""
+    for place in range(0, len(data) - LENGTH, 97):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        found = damage_outside_images(path)
+        assert (found == "") == (seal.start <= place < seal.end)
+    path.write_bytes(data[:3000] + b"inserted" + data[3000:])
+    assert damage_outside_images(path) == "it is not as it was written"
