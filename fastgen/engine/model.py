@@ -46,8 +46,7 @@ def load_model(sources: Sources) -> Model:
     from fastgen.engine.components import make_modules
     from fastgen.engine.projection import no_image_tokens
 
-    plain, text_encoder, vae = _load_parts(sources)
-    _check_widths(plain, text_encoder, vae)
+    plain, text_encoder, vae = load_parts(sources)
     fuse_loras(sources.loras, unet=plain, text_encoder=text_encoder)
     tokenizer = load_part(CLIPTokenizer, sources.folder / "tokenizer")
     add_embeddings(sources.embeddings, tokenizer=tokenizer, text_encoder=text_encoder)
@@ -86,8 +85,12 @@ def load_part(kind: Any, folder: Path | None) -> Any:
         raise ModelError(f"{folder} cannot be loaded as {kind.__name__}: {error}") from error
 
 
-def _load_parts(sources: Sources) -> tuple[Any, Any, Any]:
-    """UNet, text encoder and VAE, float32."""
+def load_parts(sources: Sources) -> tuple[Any, Any, Any]:
+    """Load UNet, text encoder and VAE as the libraries' own modules, float32, nothing fused or added.
+
+    Raises:
+        ModelError: a part cannot be loaded, or parts do not fit each other.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
@@ -100,6 +103,7 @@ def _load_parts(sources: Sources) -> tuple[Any, Any, Any]:
         vae = None if sources.vae else load_part(AutoencoderKL, folder / "vae")
     if sources.vae is not None:
         vae = load_part(AutoencoderKL, sources.vae)
+    _check_widths(unet, text_encoder, vae)
     return unet.float(), text_encoder.float(), vae.float()
 
 

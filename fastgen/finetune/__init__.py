@@ -1,0 +1,1 @@
+"""Teaching the generator a data set: LoRA and textual inversion."""
