@@ -262,7 +262,7 @@ def finish_rank(layout: Layout, report: Mapping[str, Any], *, rank: int, world: 
     merged["ranks"] = [{k: v for k, v in r.items() if k != "shards"} for r in ready]
     merged["shards"] = [file for r in ready for file in r["shards"]]
     atomic_write_text(layout.run, pretty({**merged, "sha256": sha256_json(merged)}))
-    for stale in layout.out.glob(".plan.json*.part"):
+    for stale in layout.out.glob(".*plan.json*"):  # of killed processes; nobody plans any more
         stale.unlink(missing_ok=True)
     return True
 
