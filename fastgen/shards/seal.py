@@ -10,6 +10,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 MARK = b"\n#fastgen-sha256:"
 LENGTH = len(MARK) + 64 + 1 + 64 + 1 + 16 + 1 + 16 + 1
@@ -111,7 +112,7 @@ def _hashes(path: Path, size: int, start: int, end: int) -> tuple[str, str]:
     return whole.hexdigest(), rest.hexdigest()
 
 
-def _feed(handle, size: int, *digests) -> None:  # type: ignore[no-untyped-def]
+def _feed(handle: IO[bytes], size: int, *digests: Any) -> None:
     """Read the next `size` bytes in pieces into the digests."""
     while size > 0 and (piece := handle.read(min(_PIECE, size))):
         size -= len(piece)

@@ -42,7 +42,7 @@ JSON = st.recursive(
     | st.floats()
     | st.text(max_size=20)
     | st.sampled_from(
-        ["..", "../../etc/passwd", "/etc/passwd", "cat/out.png", "cat/0.png", "\ud800", "\0", "é" * 300, ""]
+        ["..", "../../etc/passwd", "/etc/passwd", "out.png", "refs/out.png", "cat/0.png", "\ud800", "\0", "é" * 300, ""]
     ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
@@ -160,7 +160,7 @@ def no_partial_publish(out: Path) -> None:
 def bank(draw, kit: Kit) -> Outcome:
     """Lines with any JSON in any field, lines that are no JSON, bytes that are no UTF-8."""
     home = shutil.copytree(kit.pristine(), kit.fresh() / "home")
-    os.symlink("/etc/passwd", home / "refs" / "cat" / "out.png")
+    os.symlink("/etc/passwd", home / "refs" / "out.png")
     path = home / "toy.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for _ in range(draw(st.integers(1, 3))):
