@@ -23,6 +23,7 @@ import numpy as np
 from fastgen import __version__
 from fastgen.errors import FastgenError, OutputError
 from fastgen.files import publish
+from fastgen.shards.part_file import PartFile
 from fastgen.shards.schema import (
     FORMAT,
     NUMBERS,
@@ -83,7 +84,8 @@ class OpenShard:
         try:
             # HDF5 1.10's own layout has checksums over all of its metadata; the older one lets a flipped bit in there
             # crash its readers, or keep them busy for ever.
-            self._file = h5py.File(self.part, "w", libver=("v110", "v110"), locking=False)
+            self._disk = PartFile(self.part)
+            self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
         except OSError as error:
             raise cannot_write(self.part, error) from error
         self._images = self._file.create_dataset(
@@ -109,6 +111,7 @@ class OpenShard:
             )
         data = image.tobytes()
         self._images.id.write_direct_chunk((place, 0, 0, 0), zlib.compress(data, COMPRESSION_LEVEL))
+        self._disk.check()
         values = column_values(self._planned[place], sample)
         self._columns[place] = {**values, "image_sha256": hashlib.sha256(data).hexdigest()}
         if place == self._digested:
@@ -127,6 +130,8 @@ class OpenShard:
             self._write_attributes()
             start, end = self._image_bytes()
             self._file.close()
+            self._disk.close()
+            self._disk.check()
             add_seal(self.part, start=start, end=end)
         except (OSError, RuntimeError) as error:  # h5py raises either
             raise cannot_write(self.part, error) from error
@@ -134,8 +139,8 @@ class OpenShard:
 
     def discard(self) -> None:
         """Close and delete the unfinished file."""
-        with suppress(OSError, RuntimeError):  # of a full disk, say: whatever it was, it has been told before
-            self._file.close()
+        self._file.close()
+        self._disk.close()
         with suppress(OSError):
             self.part.unlink(missing_ok=True)
 

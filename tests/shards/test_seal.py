@@ -55,6 +55,8 @@ def test_every_cut_is_found(layout):
     for path in (layout.shard(0, 1), layout.run, layout.plan, layout.signature):
         data = path.read_bytes()
         for size in (0, 1, len(data) - 1, len(data) - LENGTH, *(chance.randrange(len(data)) for _ in range(4))):
+            if data[:size] == data.rstrip():
+                continue  # JSON without its last line feed says the same
             path.write_bytes(data[:size])
             assert verify(layout.out), f"{path.name} cut to {size} bytes"
         path.write_bytes(data)
