@@ -38,7 +38,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         with output_errors(final):
             final.parent.mkdir(parents=True, exist_ok=True)
             handle = open(tmp, "xb")
-        with handle, output_errors(final, only=_DISK_TROUBLE):
+        with output_errors(final, only=_DISK_TROUBLE), handle:  # closing it may fail too
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
