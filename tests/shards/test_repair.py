@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from contextlib import suppress
 
 import h5py
 import pytest
 
+from fastgen.errors import OutputError
 from fastgen.production.run import run
 from fastgen.shards.layout import Layout
 from fastgen.shards.repair import repair
@@ -134,6 +136,22 @@ def test_several_ranks(home):
     assert repair(out).moved == ["shards/00000-r001.h5", "run-r001.json", "run-r002.json", "run.json"]
     made = [run(bank, engine=FakeEngine(), out=out, rank=rank, world=3, **ARGUMENTS).made for rank in range(3)]
     assert made == [0, 4, 0] and verify(out) == []
+
+
+def test_rows_of_a_plan_that_was_damaged_meanwhile(home):
+    layout, bank = Layout(home / "out"), home / "toy.jsonl"
+    expected = images_of(layout.out)
+    line = json.loads(layout.plan.read_text().splitlines()[-1])
+    with open(layout.plan, "a") as plan:
+        plan.write(json.dumps({**line, "id": "foreign"}) + "\n")
+    assert run(bank, engine=FakeEngine(), out=layout.out, **ARGUMENTS).made == 1
+    (layout.plan).write_text(layout.plan.read_text().replace('"foreign"', '"other"'))
+    for _ in range(2):
+        repair(layout.out)
+        with suppress(OutputError):
+            run(bank, engine=FakeEngine(), out=layout.out, **ARGUMENTS)
+    assert verify(layout.out) == []
+    assert_same(images_of(layout.out), expected)
 
 
 def test_damaged_files_are_never_overwritten(home):
