@@ -62,8 +62,8 @@ def _wrong(layout: Layout, findings: Findings) -> Iterator[Path]:
     """The files to move."""
     plan = _wrong_plan(layout, findings)
     yield from plan
-    # Where the plan is to blame, only a shard that is not as it was written is damaged; but where they differ again after
-    # the plan was resolved anew, they were made from a plan that was damaged then.
+    # Where the plan is to blame, only a shard that is not as it was written is damaged; but where they differ again
+    # after the plan was resolved anew, they were made from a plan that was damaged then.
     again = (layout.out / DAMAGED / layout.plan.name).exists()
     kept = findings.sealed - (findings.foreign if again else set())
     shards = [path for path in findings.shards if not plan or path not in kept]
