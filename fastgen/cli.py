@@ -16,6 +16,7 @@ from fastgen import __version__
 from fastgen.bank.class_names import read_class_names
 from fastgen.cli_baselines import AnyPath, ExistingFile, add_baselines, dalda_options
 from fastgen.cli_cluster import add_cluster_commands
+from fastgen.cli_compare import compare
 from fastgen.cli_dataset import dataset
 from fastgen.cli_finetune import finetune
 from fastgen.errors import DataError, FastgenError
@@ -200,6 +201,7 @@ def petworld(out: Path, classes: str, **options: Any) -> None:
 
 main.add_command(finetune)
 main.add_command(dataset)
+main.add_command(compare)
 
 
 @main.group(cls=Commands)
