@@ -5,11 +5,13 @@ from typing import Any
 
 import click
 
+from fastgen.cli_parts import AnyPath, ExistingFolder
+
 
 @click.command()
 @click.argument("name")
-@click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.argument("root", type=ExistingFolder)
+@click.option("--out", required=True, type=AnyPath, help="Folder to make.")
 @click.option("--split", default="halves", show_default=True, help="halves (DALDA's code) or official.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split.")
 @click.option("--shots", type=int, help="Training images per class; default: all.")

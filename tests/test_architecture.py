@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "fastgen"
-LEAF = set("errors files lock capacity fields row_parts header_parts class_words records job seeds".split())
+LEAF = set("errors files lock capacity fields row_parts header_parts class_words records job seeds context".split())
 TOP = {"__init__", "__main__", "demo", *(path.stem for path in ROOT.glob("cli*.py"))}
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAF},
@@ -19,9 +19,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": set(),
     "shards": set(),
     "plan": {"bank", "clip", "petworld"},
+    "methods": {"bank", "plan"},
+    "caption": {"bank", "plan"},
     "generate": {"engine", "shards"},
     "train": {"shards", "clip", "weights_hash"},
-    "evaluate": {"shards", "clip", "weights_hash"},
+    "evaluate": {"shards", "clip", "weights_hash", "bank", "plan"},
     "finetune": {"engine", "train", "evaluate"},
     "datasets": {"train"},
     "production": {"bank", "clip", "engine", "generate", "plan", "shards"},
@@ -42,7 +44,7 @@ LIGHT_STAGES = LEAF | {"shards", "petworld", "cluster"}
 LIGHT_FILES = {
     f"bank/{name}.py"
     for name in "read unique references write template defaults deal img2img class_names dalda dalda_json chat "
-    "answer_cache asking endpoint instruction sentences rounds llm".split()
+    "answer_cache asking endpoint instruction sentences rounds llm captions caption_text".split()
 }
 FILES = sorted(ROOT.rglob("*.py"))
 
