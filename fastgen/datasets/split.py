@@ -115,16 +115,16 @@ def _give(files: Files, count: int, what: str, *, leave: int = 1) -> tuple[Files
 def _without_twins(train: Files, val: Files, test: Files) -> Split:
     """Leaves out of validation what is also trained on, and of test what is in one of both; only bytes are compared."""
     sizes: dict[int, int] = defaultdict(int)
-    parts = (train, val, test)
-    for path in (path for part in parts for of_class in part.values() for path in of_class):
+    parts = {"train": train, "val": val, "test": test}
+    for path in (path for part in parts.values() for of_class in part.values() for path in of_class):
         sizes[path.stat().st_size] += 1
     seen: set[str] = set()
     twins: list[Path] = []
-    kept: list[Files] = []
-    for part in parts:
+    kept: dict[str, Files] = {}
+    for name, part in parts.items():
         digests = {p: sha256_file(p) for of in part.values() for p in of if sizes[p.stat().st_size] > 1}
         doubled = {path for path, digest in digests.items() if digest in seen}
         seen |= set(digests.values())
         twins += sorted(doubled)
-        kept.append({name: [path for path in of if path not in doubled] for name, of in part.items()})
-    return Split(*kept, twins=tuple(twins))
+        kept[name] = {class_: [path for path in of if path not in doubled] for class_, of in part.items()}
+    return Split(kept["train"], kept["val"], kept["test"], tuple(twins))

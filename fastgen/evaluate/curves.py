@@ -70,11 +70,11 @@ def curves_figure(panels: Sequence[Panel], *, x_label: str, ticks: Sequence[floa
 
 
 def _draw(axes: Axes, curve: Curve) -> None:
-    band = [point for point in curve.points if point.low is not None and point.high is not None]
+    band = [(p.x, p.low, p.high) for p in curve.points if p.low is not None and p.high is not None]
+    x, low, high = ([one[i] for one in band] for i in range(3))
     if len(band) > 1:
-        low, high = [point.low for point in band], [point.high for point in band]
-        axes.fill_between([point.x for point in band], low, high, color=curve.colour, alpha=0.2, linewidth=0)
+        axes.fill_between(x, low, high, color=curve.colour, alpha=0.2, linewidth=0)
     elif band:  # an area needs two points
-        axes.vlines(band[0].x, band[0].low, band[0].high, color=curve.colour, alpha=0.5, linewidth=3)
+        axes.vlines(x, low, high, color=curve.colour, alpha=0.5, linewidth=3)
     at, means = [point.x for point in curve.points], [point.mean for point in curve.points]
     axes.plot(at, means, color=curve.colour, marker="o", label=curve.label)

@@ -46,7 +46,9 @@ class FinishedRun:
     def facts(self, against: str) -> dict[str, str]:
         """What distinguishes it from other runs beside its seed and its place on the axis."""
         arguments, defaults = self.plan["arguments"], self.plan["header"].get("defaults", {})
-        found = {"method": ", ".join(self.methods), "engine": str(self.plan["engine"]["fingerprint"])[:8]}
+        engine = self.plan["engine"]  # that of `fastgen import` is a hash of the images: no line for each
+        name = "import" if engine["name"] == "import" else str(engine["fingerprint"])[:8]
+        found = {"method": ", ".join(self.methods), "engine": name}
         for name in ("policy", "steps", "guidance", "scheduler"):
             value = arguments.get(name)
             found[name] = str(defaults.get(name, "") if value is None else value)
