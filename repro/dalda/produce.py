@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from fastgen.engine.build import build
+from fastgen.engine.load import Engine, load_engine
 from fastgen.errors import DataError
 from fastgen.evaluate.evaluate import evaluate
 from fastgen.files import atomic_write_text, sha256_file, sha256_json
@@ -21,6 +23,8 @@ from fastgen.train.command import train
 from repro.dalda.arms import WORLDS, Arm
 from repro.dalda.banks import write_arm_bank
 
+SCHEDULER = "unipc"
+"""8 steps of it look like 25 of DDIM (bench/NOTES.md)."""
 WORD_LR = 1e-2
 """Five times DA-Fusion's rate, for far fewer steps: Adam moves a vector by about the rate in every step."""
 
@@ -70,10 +74,10 @@ def produce(arm: Arm, world: str, seed: int, setting: Setting) -> dict[str, Any]
         folder.parent / f"data-{arm.shots}", classes=WORLDS[world][0], split="few-shot", shots=arm.shots,
         test_per_class=setting.test_per_class, seed=seed, say=lambda _: None,
     )  # fmt: skip
-    engine = _engine_with_words(data, folder, setting, seed) if arm.prompts == "da-fusion" else setting.engine
+    engine = _engine_with_words(data, folder, setting, seed) if arm.prompts == "da-fusion" else _loaded(setting.engine)
     report = run(
         bank, engine=engine, refs=data / "train", shots=arm.shots, policy=arm.policy, seed=seed,
-        steps=setting.steps, out=folder / "run",
+        steps=setting.steps, scheduler=SCHEDULER, out=folder / "run",
     )  # fmt: skip
     if report.failures:
         raise DataError(f"{folder / 'run'}: " + "\n".join(report.failures))
@@ -84,7 +88,13 @@ def produce(arm: Arm, world: str, seed: int, setting: Setting) -> dict[str, Any]
     return result
 
 
-def _engine_with_words(data: Path, folder: Path, setting: Setting, seed: int) -> Path:
+@cache
+def _loaded(engine: Path) -> Engine:
+    """The engine of all arms but DA-Fusion's, loaded once."""
+    return load_engine(engine)
+
+
+def _engine_with_words(data: Path, folder: Path, setting: Setting, seed: int) -> Engine:
     """The embedded model with a word for every class, learnt from the arm's real pictures (DA-Fusion)."""
     words = textual_inversion(
         data / "train",
@@ -95,12 +105,12 @@ def _engine_with_words(data: Path, folder: Path, setting: Setting, seed: int) ->
         samples=False,
         say=lambda _: None,
     )
-    return build("mini", embedding=[str(words)], out=folder / "engine", say=lambda _: None)
+    return load_engine(build("mini", embedding=[str(words)], out=folder / "engine", say=lambda _: None))
 
 
 def _key(arm: Arm, bank: Path, setting: Setting) -> str:
     engine = json.loads((setting.engine / "engine.json").read_text(encoding="utf-8"))["fingerprint"]
-    return sha256_json([sha256_file(bank), engine, str(arm), setting.steps, setting.word_steps, setting.test_per_class])
+    return sha256_json([sha256_file(bank), engine, str(arm), setting.steps, setting.word_steps, SCHEDULER])
 
 
 def _measure(folder: Path) -> dict[str, Any]:
