@@ -14,6 +14,8 @@ from fastgen import __version__
 from fastgen.bank.class_names import read_class_names
 from fastgen.cli_bank import bank
 from fastgen.cli_cluster import add_cluster_commands
+from fastgen.cli_compare import compare
+from fastgen.cli_dataset import dataset
 from fastgen.cli_finetune import finetune
 from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder
 from fastgen.cli_train import add_train_commands
@@ -29,6 +31,8 @@ def main() -> None:
 
 main.add_command(bank)
 main.add_command(finetune)
+main.add_command(dataset)
+main.add_command(compare)
 
 
 @main.command()
