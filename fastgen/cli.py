@@ -16,6 +16,7 @@ from fastgen import __version__
 from fastgen.bank.class_names import read_class_names
 from fastgen.cli_baselines import AnyPath, ExistingFile, add_baselines, dalda_options
 from fastgen.cli_finetune import finetune
+from fastgen.cli_shards import add_shards
 from fastgen.errors import DataError, FastgenError
 
 ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -197,6 +198,7 @@ def petworld(out: Path, classes: str, **options: Any) -> None:
 
 
 main.add_command(finetune)
+add_shards(main)
 
 
 @main.group(cls=Commands)

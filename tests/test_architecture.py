@@ -18,6 +18,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bank": set(),
     "engine": set(),
     "shards": set(),
+    "export": {"shards"},
+    "dataset": {"shards"},
     "plan": {"bank", "clip", "petworld"},
     "generate": {"engine", "shards"},
     "train": {"shards", "clip", "weights_hash"},
@@ -36,7 +38,7 @@ HEAVY = {
     "open_clip",
     "timm",
 }
-LIGHT_STAGES = LEAF | {"shards", "petworld"}
+LIGHT_STAGES = LEAF | {"shards", "export", "petworld"}
 LIGHT_FILES = {
     f"bank/{name}.py"
     for name in "read unique references write template defaults deal img2img class_names dalda dalda_json chat "

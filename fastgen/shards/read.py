@@ -18,6 +18,9 @@ from fastgen.shards.schema import ATTRIBUTES, FORMAT, GOOD, NUMBERS, TEXTS, RunI
 OPEN_FILES = 16
 """Shard files that one Output keeps open."""
 
+PIECE = 1024
+"""Rows whose texts are read at once where all rows are gone through."""
+
 
 class ShardFile:
     """One shard file, open for reading; a context manager."""
@@ -69,6 +72,10 @@ class ShardFile:
         """Type and shape of the image dataset, as stored."""
         return self._file["image"].dtype, self._file["image"].shape
 
+    def __getitem__(self, name: str) -> h5py.Dataset:
+        """Return a dataset as h5py has it."""
+        return self._file[name]
+
     def image(self, place: int) -> np.ndarray:
         """Return the image of the row at `place`: uint8 (H, W, 3), RGB.
 
@@ -91,15 +98,16 @@ class ShardFile:
         except (OSError, RuntimeError, ValueError) as error:
             raise OutputError(f"{self.path}: the meta of row {place} is damaged ({error})") from error
 
-    def column(self, name: str) -> np.ndarray:
-        """Return a whole column, (N,): texts as str objects, numbers in the type of schema.NUMBERS.
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Return a column, (N,), or its rows from `start` to before `stop`: texts as str objects, numbers in the type
+        of schema.NUMBERS.
 
         Raises:
             OutputError: there is no such column, or it is damaged.
         """
         try:
             data = self._file[name]
-            return data.asstr()[()] if name in TEXTS else data[()]
+            return data.asstr()[start:stop] if name in TEXTS else data[start:stop]
         except KeyError:
             raise OutputError(f"got column {name!r}; allowed: {', '.join((*TEXTS, *NUMBERS))}") from None
         except (OSError, RuntimeError, UnicodeDecodeError) as error:
@@ -195,6 +203,16 @@ class Output(Sequence[dict[str, Any]]):
         """Status of every row, int8 (N,); 0 is good."""
 
     @property
+    def of_file(self) -> np.ndarray:
+        """Which of `files` holds each row, int32 (N,)."""
+        return self._of_file
+
+    @property
+    def places(self) -> np.ndarray:
+        """Place of each row in its file, int32 (N,)."""
+        return self._place
+
+    @property
     def good(self) -> np.ndarray:
         """Numbers of the rows whose image may be used, int64, ascending."""
         return np.flatnonzero(self.status == GOOD)
@@ -218,8 +236,9 @@ class Output(Sequence[dict[str, Any]]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the resolved rows."""
-        for text in self.column("meta"):
-            yield json.loads(text)
+        for start in range(0, len(self), PIECE):
+            for text in self.values("meta", np.arange(start, min(start + PIECE, len(self)))):
+                yield json.loads(text)
 
     def image(self, number: int) -> np.ndarray:
         """Return the image of row `number`: uint8 (H, W, 3), RGB; black if the row failed.
@@ -258,9 +277,23 @@ class Output(Sequence[dict[str, Any]]):
         Raises:
             OutputError: there is no such column.
         """
-        parts = [self._open(number).column(name) for number in range(len(self.files))]
+        parts = [self.file(number).column(name) for number in range(len(self.files))]
         starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
         return np.concatenate(parts)[starts[self._of_file] + self._place]
+
+    def values(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        """Return one column of some rows, (len(numbers),), reading little more than those of each file.
+
+        Raises:
+            OutputError: there is no such column, or it is damaged.
+        """
+        files, places = self._of_file[numbers], self._place[numbers]
+        found: np.ndarray = np.empty(len(numbers), object if name in TEXTS else NUMBERS.get(name))
+        for file in np.unique(files):
+            mine = np.flatnonzero(files == file)
+            first, last = int(places[mine].min()), int(places[mine].max()) + 1
+            found[mine] = self.file(int(file)).column(name, first, last)[places[mine] - first]
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open files behind when pickled."""
@@ -269,10 +302,10 @@ class Output(Sequence[dict[str, Any]]):
     def _find(self, number: int) -> tuple[ShardFile, int]:
         if not -len(self) <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
-        return self._open(int(self._of_file[number])), int(self._place[number])
+        return self.file(int(self._of_file[number])), int(self._place[number])
 
-    def _open(self, number: int) -> ShardFile:
-        """Return the file, opening it if need be; the least recently used one is closed in exchange."""
+    def file(self, number: int) -> ShardFile:
+        """Return one of `files`, opening it if need be; the least recently used one is closed in exchange."""
         if self._process != os.getpid():  # a forked worker must not share its parent's file positions
             self._handles, self._process = OrderedDict(), os.getpid()
         file = self._handles.pop(number, None) or ShardFile(self.files[number])
