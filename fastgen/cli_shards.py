@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
-AnyPath = click.Path(path_type=Path)
+from fastgen.cli_parts import AnyPath, ExistingFolder
 
 
 @click.command()
@@ -32,7 +31,7 @@ def merge(out: Path, to: Path) -> None:
     click.echo(merge_output(out, to=to))
 
 
-def add_shards(group: click.Group) -> None:
+def add_shards_commands(group: click.Group) -> None:
     """Add the commands of this file to a group."""
     for command in (export, merge):
         group.add_command(command)

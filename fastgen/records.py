@@ -131,7 +131,7 @@ class Row:
         strength: share of the schedule that img2img runs, in (0, 1].
         guidance_scale: weight of classifier-free guidance, 0..100. steps: 1..1000.
         width, height: multiples of 8 in 8..4096.
-        labels: soft labels as (label, weight), weights sum to 1.
+        labels: soft labels as (label, weight), weights sum to 1 or to less.
         switch: share of the schedule that uses `prompt` before `prompt_late` takes over, 0..1.
         lambda_mu, lambda_sigma, lambda_bin, lambda_sampler: how a plan drew `lambda_`.
     """

@@ -98,7 +98,7 @@ class Init:
 
     Attributes:
         kind: always "circle".
-        refs: ids of the two references.
+        refs: ids of the two references; the same one twice stands for its inversion.
         alpha: position on the circle, or None to draw it.
         inv_steps: DDIM inversion steps, 1..1000.
     """
@@ -178,8 +178,8 @@ def check_adapters(problems: Problems, name: str, value: Any) -> tuple[Adapter, 
 
 
 def check_labels(problems: Problems, name: str, value: Any) -> tuple[tuple[int, float], ...] | None:
-    """Check soft `labels`; their sum may be off by 0.001, and they are kept as written."""
-    allowed = "a list of [label, weight] pairs, each label once, weights not negative, that sum to 1"
+    """Check soft `labels`: they sum to 1 (give or take 0.001), or to less, as Diff-Mix's; kept as written."""
+    allowed = "a list of [label, weight] pairs, each label once, weights not negative, that sum to 1 or to less"
     if not (isinstance(value, list) and value and all(isinstance(p, list) and len(p) == 2 for p in value)):
         problems.add(name, value, allowed)
         return None
@@ -192,8 +192,8 @@ def check_labels(problems: Problems, name: str, value: Any) -> tuple[tuple[int, 
     if len(problems.found) > before:
         return None
     total = sum(share for _, share in pairs)
-    if len({label for label, _ in pairs}) < len(pairs) or abs(total - 1) > 1e-3:
-        problems.add(name, value, f"{allowed} (within 0.001; these sum to {total:.6g})")
+    if len({label for label, _ in pairs}) < len(pairs) or not 0 < total <= 1 + 1e-3:
+        problems.add(name, value, f"{allowed} (above 0; these sum to {total:.6g})")
         return None
     return tuple(pairs)
 
@@ -218,10 +218,10 @@ def check_init(problems: Problems, name: str, value: Any) -> Init | None:
 
 
 def _two_refs(problems: Problems, name: str, value: Any) -> tuple[str, str] | None:
-    if isinstance(value, list) and len(value) == 2 and value[0] != value[1]:
+    if isinstance(value, list) and len(value) == 2:
         first, second = (NAME(problems, f"{name}[{i}]", v) for i, v in enumerate(value))
         return (first, second) if first and second else None
-    problems.add(name, value, "two different reference ids")
+    problems.add(name, value, "two reference ids (the same one twice: its inversion, without a circle)")
     return None
 
 

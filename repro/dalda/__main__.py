@@ -43,17 +43,17 @@ def main() -> None:
         for world in WORLDS:
             for arm in (arm for arm in arms if world in arm.worlds):
                 print(f"== seed {seed}, {world}, {arm.title}", file=sys.stderr)
-                started = time.monotonic()
+                started = time.process_time()
                 results.append(produce(arm, world, seed, setting))
-                _clock(args.work, time.monotonic() - started)
-    facts = {"seeds": list(range(seeds)), "steps": steps, "minutes": _clock(args.work, 0) / 60}
+                _clock(args.work, time.process_time() - started)
+    facts = {"seeds": list(range(seeds)), "steps": steps, "cpu_minutes": _clock(args.work, 0) / 60}
     facts |= {"hardware": hardware()}
     folder = args.out or (args.work / "report" if args.quick else Path("docs/dalda"))
     print(write_report(Results(results), folder, command="python -m repro.dalda", facts=facts))
 
 
 def _clock(work: Path, seconds: float) -> float:
-    """Seconds spent so far, over all resumptions; they are kept in a file."""
+    """CPU seconds spent so far, over all resumptions; they are kept in a file."""
     path = work / "seconds.txt"
     total = seconds + (float(path.read_text()) if path.is_file() else 0.0)
     atomic_write_text(path, f"{total}\n")

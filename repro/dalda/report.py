@@ -60,8 +60,8 @@ def _page(content: Mapping[str, Any], measured: Sequence[Relation], figures: Seq
         "# DALDA in miniature",
         "",
         f"Written by `{content['command']}`: {content['images']} images, {len(content['seeds'])} seeds, "
-        f"{content['steps']} steps, {content['minutes']:.0f} minutes of "
-        f"{content['hardware']['cores']} cores, {content['hardware']['cpu']}. Numbers: [results.json](results.json).",
+        f"{content['steps']} steps, {content['cpu_minutes']:.0f} CPU minutes on "
+        f"{content['hardware']['cores']} cores of {content['hardware']['cpu']}. Numbers: [results.json](results.json).",
         "",
         "HC is PetWorld's 37 breeds, which the embedded CLIP recognises (mean score "
         f"{content['scores']['HC']:.2f}); LC its 12 novel breeds, which neither CLIP nor generator has seen "
