@@ -134,6 +134,30 @@ def measure_cell(out: Path, *, rows: int, shards: int, whole: int) -> dict[str, 
     return found
 
 
+def table(results: list[dict[str, Any]]) -> str:
+    """The table of docs/growth.md."""
+    names = "rows|shards|open, s|index, MiB|resume, s|memory, MiB|verify, s|merge, s|labels, s|view, MiB|stream, s"
+    lines = ["| " + names.replace("|", " | ") + " |", "|---" * 11 + "|"]
+    for cell in results:
+        verified = f"{cell['verify']['seconds']:.1f}" if "verify" in cell else "-"
+        merged = cell["merge"]
+        values = [
+            f"{cell['rows']:,}".replace(",", " "),
+            cell["shards"],
+            f"{cell['open']['seconds']:.2f}",
+            f"{cell['open']['index_bytes'] / 2**20:.2f}",
+            f"{cell['resume']['seconds']:.2f}",
+            f"{cell['resume']['memory_mib']:.0f}",
+            verified,
+            f"{merged['write_seconds']:.2f}",
+            f"{merged['labels_seconds']:.2f}",
+            f"{merged['file_bytes'] / 2**20:.2f}",
+            f"{cell['stream']['first_image_seconds']:.2f}",
+        ]
+        lines.append("| " + " | ".join(map(str, values)) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure every folder, print and write the JSON."""
     parser = argparse.ArgumentParser(description="Measure how folders grow.")
@@ -166,6 +190,7 @@ def main() -> None:
         "hardware": {**hardware("numpy", "h5py"), "open_files": soft if soft == hard else [soft, hard]},
         "results": results,
     }
+    print(table(results))
     print(f"wrote {atomic_write_text(options.out, json.dumps(report, indent=2) + chr(10))}")
 
 

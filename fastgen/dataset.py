@@ -15,7 +15,7 @@ import torch.distributed
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from fastgen.errors import FastgenError
-from fastgen.shards.read import Output, ShardFile, open_output
+from fastgen.shards.read import Output, open_output
 from fastgen.shards.shuffle import BlockOrder, share
 from fastgen.shards.stored import StoredImage, stored_image
 
@@ -153,8 +153,7 @@ class ShardStream(_Examples, IterableDataset):
         """Bytes of images that this process's iterator holds, and the most it ever held."""
         self._order = BlockOrder(self.output, block)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that persist see it change
-        with ShardFile(self.output.files[0]) as file:
-            self._image_bytes = math.prod(file.image_type[1][1:])
+        self._image_bytes = math.prod(self.output.image_shape)
         self._buffer_bytes(1)
 
     def set_epoch(self, epoch: int) -> None:
@@ -212,9 +211,10 @@ class ShardStream(_Examples, IterableDataset):
 
     def _buffer_bytes(self, workers: int) -> int:
         """Bytes of compressed images that one worker may have waiting, beside the one it has in its hands."""
-        room = self.budget // workers - SPARE * (self._image_bytes + 4096)  # what does not shrink grows a little
-        if room < self._image_bytes:
-            least = workers * (SPARE + 1) * (self._image_bytes + 4096)
+        largest = self._image_bytes + self._image_bytes // 1000 + 64  # what cannot be compressed grows a little
+        room = self.budget // workers - SPARE * largest
+        if room < largest:
+            least = workers * (SPARE + 1) * largest
             raise FastgenError(
                 f"got a budget of {self.budget} bytes for {workers} readers; allowed: {least} or more, four images of "
                 "each. Give more, or take fewer workers"

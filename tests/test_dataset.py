@@ -61,7 +61,7 @@ def test_by_index_every_good_row_is_there_once(out, workers):
     assert data.labels.tolist() == [i % 2 for i in GOOD]
 
 
-@pytest.mark.parametrize("budget", [1 << 20, 6000])
+@pytest.mark.parametrize("budget", [1 << 20, 8000])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_has_every_good_row_once_per_epoch(out, workers, budget):
     stream = ShardStream(out, budget=budget, block=4)
@@ -85,6 +85,7 @@ def test_workers_that_persist_see_the_epoch_change(out):
     assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]) == GOOD
 
 
+@pytest.mark.slow  # loading torch again takes seconds
 def test_spawned_workers_read_too(out):
     stream = ShardStream(out)
     stream.set_epoch(5)
@@ -107,7 +108,7 @@ def test_ranks_share_an_epoch_without_overlap(out, world, workers):
 
 def test_even_ranks_have_the_same_number_of_rows_and_leave_out_others_every_epoch(out):
     left_out = set()
-    for epoch in range(8):
+    for epoch in range(6):
         found = []
         for rank in range(4):
             stream = ShardStream(out, rank=rank, world=4, even=True, block=4)
@@ -116,7 +117,7 @@ def test_even_ranks_have_the_same_number_of_rows_and_leave_out_others_every_epoc
         assert {len(rows) for rows in found} == {len(GOOD) // 4}
         assert len(set(sum(found, []))) == len(GOOD) - 2
         left_out.add(frozenset(set(GOOD) - set(sum(found, []))))
-    assert len(left_out) > 4
+    assert len(left_out) > 3
 
 
 def test_rank_and_world_come_from_torch_distributed(out, tmp_path):
@@ -131,11 +132,11 @@ def test_rank_and_world_come_from_torch_distributed(out, tmp_path):
 def test_the_order_is_shuffled_beyond_blocks(out):
     """Neighbours in the files are rarely neighbours in the epoch; without the buffer 3 of 4 would be."""
     stream, near = ShardStream(out, block=4), 0
-    for epoch in range(20):
+    for epoch in range(5):
         stream.set_epoch(epoch)
         order = np.array(seen(loader(stream)))
         near += int((np.diff(order) == 1).sum())
-    assert near < 20 * 4  # expected: 20 * 57 / 58
+    assert near < 25  # expected: 5; in blocks 215
 
 
 def test_a_stream_stays_within_its_budget(tmp_path):
@@ -158,8 +159,9 @@ def test_a_stream_stays_within_its_budget(tmp_path):
 
 
 def test_workers_share_the_budget(out):
-    stream = ShardStream(out, budget=8000, block=4)
-    with pytest.raises(FastgenError, match="got a budget of 8000 bytes for 2 readers; allowed: .* fewer workers"):
+    stream = ShardStream(out, budget=5000, block=4)
+    assert len(seen(loader(stream))) == len(GOOD)
+    with pytest.raises(FastgenError, match="got a budget of 5000 bytes for 2 readers; allowed: .* fewer workers"):
         seen(loader(stream, num_workers=2))
 
 
@@ -207,8 +209,10 @@ def test_bad_arguments_and_damage_are_named(out, tmp_path):
     failed = write_output(tmp_path / "failed", [make_row(0, status=1)])
     with pytest.raises(FastgenError, match="none of its 1 rows is good"):
         ShardDataset(failed)
-    layout = make_output(tmp_path / "run", rows=3)
-    with h5py.File(layout.shard(0, 0), "r+") as file:
+    damaged = write_output(tmp_path / "damaged", [make_row(i) for i in range(3)])
+    with h5py.File(damaged / "shards" / "00000-r000.h5", "r+") as file:
+        del file["image"]
+        file.create_dataset("image", (3, 16, 16, 3), np.uint8, chunks=(1, 16, 16, 3), compression="gzip")
         file["image"].id.write_direct_chunk((1, 0, 0, 0), b"x" * 50)
-    with pytest.raises(OutputError, match="the image of row 1 is damaged"):
-        list(ShardStream(layout.out))
+    with pytest.raises(OutputError, match="00000-r000.h5: the image of row 1 is damaged"):
+        list(ShardStream(damaged))

@@ -5,6 +5,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -72,9 +73,14 @@ class ShardFile:
         """Type and shape of the image dataset, as stored."""
         return self._file["image"].dtype, self._file["image"].shape
 
-    def __getitem__(self, name: str) -> h5py.Dataset:
-        """Return a dataset as h5py has it."""
-        return self._file[name]
+    @cached_property
+    def deflated_images(self) -> h5py.h5d.DatasetID | None:
+        """The image dataset, if its chunks are single images that are deflated and nothing else, as fastgen writes."""
+        images = self._file["image"]
+        settings = images.id.get_create_plist()
+        filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
+        as_written = images.chunks == (1, *images.shape[1:]) and filters == [h5py.h5z.FILTER_DEFLATE]
+        return images.id if as_written else None
 
     def image(self, place: int) -> np.ndarray:
         """Return the image of the row at `place`: uint8 (H, W, 3), RGB.
@@ -201,6 +207,11 @@ class Output(Sequence[dict[str, Any]]):
         """Class of every row, int64 (N,)."""
         self.status: np.ndarray = np.concatenate(status)[order]
         """Status of every row, int8 (N,); 0 is good."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of the images, (H, W, 3)."""
+        return self.file(0).image_type[1][1:]
 
     @property
     def of_file(self) -> np.ndarray:

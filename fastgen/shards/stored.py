@@ -4,7 +4,6 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from fastgen.errors import OutputError
@@ -46,18 +45,12 @@ def stored_image(file: ShardFile, place: int) -> StoredImage:
     Raises:
         OutputError: the stored image cannot be read.
     """
+    shape = file.image_type[1][1:]
     try:
-        images = file["image"]
-        shape = images.shape[1:]
-        if images.chunks == (1, *shape) and _only_deflated(images):
-            unapplied, data = images.id.read_direct_chunk((place, 0, 0, 0))
+        if (images := file.deflated_images) is not None:
+            unapplied, data = images.read_direct_chunk((place, 0, 0, 0))
             if unapplied == 0:
                 return StoredImage(data, shape, file.path, place)
     except Exception as error:  # on damaged data h5py raises nearly anything
         raise OutputError(f"{file.path}: the image of row {place} is damaged ({error})") from error
     return StoredImage(zlib.compress(file.image(place).tobytes(), 1), shape, file.path, place)
-
-
-def _only_deflated(images: h5py.Dataset) -> bool:
-    settings = images.id.get_create_plist()
-    return settings.get_nfilters() == 1 and settings.get_filter(0)[0] == h5py.h5z.FILTER_DEFLATE

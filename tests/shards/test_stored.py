@@ -15,7 +15,7 @@ def test_a_shard_gives_its_own_bytes(tmp_path):
     layout = make_output(tmp_path / "out", rows=4)
     with ShardFile(layout.shard(0, 0)) as file:
         stored = [stored_image(file, place) for place in range(4)]
-        assert stored[2].data == file["image"].id.read_direct_chunk((2, 0, 0, 0))[1]
+        assert stored[2].data == file.deflated_images.read_direct_chunk((2, 0, 0, 0))[1]
     for place, one in enumerate(stored):  # the file is closed
         pixels = one.decode()
         assert (pixels == image_of(place)).all() and pixels.flags.writeable and pixels.dtype == np.uint8
@@ -34,11 +34,13 @@ def test_other_filters_and_chunks_are_read_too(tmp_path, options):
 
 
 def test_damage_is_named(tmp_path):
-    layout = make_output(tmp_path / "out", rows=4)
-    with h5py.File(layout.shard(0, 0), "r+") as file:
+    path = write_output(tmp_path / "out", [make_row(i) for i in range(4)]) / "shards" / "00000-r000.h5"
+    with h5py.File(path, "r+") as file:
+        del file["image"]
+        file.create_dataset("image", (4, 16, 16, 3), np.uint8, chunks=(1, 16, 16, 3), compression="gzip")
         file["image"].id.write_direct_chunk((1, 0, 0, 0), b"x" * 50)
         file["image"].id.write_direct_chunk((2, 0, 0, 0), b"x\x9c" * 50)
-    with ShardFile(layout.shard(0, 0)) as file:
+    with ShardFile(path) as file:
         for place in (1, 2):
             with pytest.raises(OutputError, match=f"00000-r000.h5: the image of row {place} is damaged"):
                 stored_image(file, place).decode()
