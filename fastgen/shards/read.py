@@ -68,7 +68,7 @@ class ShardFile:
         """Close the file; may be called twice."""
         self._file.close()
 
-    @property
+    @cached_property
     def image_type(self) -> tuple[np.dtype, tuple[int, ...]]:
         """Type and shape of the image dataset, as stored."""
         return self._file["image"].dtype, self._file["image"].shape

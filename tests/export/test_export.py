@@ -1,5 +1,6 @@
 """Every kind of export is read back by the program it is for, and holds the shards' images to the last bit."""
 
+import gc
 import io
 import json
 import sys
@@ -50,6 +51,7 @@ def test_metadata_says_what_the_shards_say(out, tmp_path):
         assert line["seed"] == str(2**64 - 1 - number) and line["plan_index"] == number
 
 
+@pytest.mark.slow  # the package takes seconds to load
 def test_huggingface_reads_the_image_folder_and_the_parquet(out, tmp_path):
     datasets = pytest.importorskip("datasets")
     export(out, tmp_path / "png", to="image-folder", **QUIET)
@@ -67,6 +69,7 @@ def test_huggingface_reads_the_image_folder_and_the_parquet(out, tmp_path):
         assert int(row["seed"]) == 2**64 - 1 - index and row["lambda_sigma"] is None
 
 
+@pytest.mark.slow
 def test_parquet_files_are_bounded_and_numbered(tmp_path, monkeypatch):
     pytest.importorskip("datasets")
     from pyarrow import parquet as parquet_files
@@ -117,6 +120,7 @@ def test_tar_files_hold_png_cls_and_json(out, tmp_path):
     assert (tmp_path / "again" / "000000.tar").read_bytes() == (tmp_path / "tar" / "000000.tar").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves its files open
 def test_webdataset_reads_the_tar_files(out, tmp_path):
     webdataset = pytest.importorskip("webdataset")
     export(out, tmp_path / "tar", to="webdataset", **QUIET)
@@ -125,6 +129,7 @@ def test_webdataset_reads_the_tar_files(out, tmp_path):
     assert len(found) == 11
     for index, (image, label, fields) in enumerate(found):
         assert (np.asarray(image) == image_of(index)).all() and label == index % 2 == fields["label"]
+    gc.collect()
 
 
 def test_tar_files_are_bounded(tmp_path):
