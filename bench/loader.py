@@ -1,8 +1,7 @@
 """Images per second of a PyTorch DataLoader over shards, a folder of PNG files, and WebDataset's tar files.
 
 Command:   OMP_NUM_THREADS=1 python bench/loader.py
-Hardware:  HARDWARE
-Result:    RESULT
+Result:    not measured yet
 
 All of them read the same images, in a new random order, as batches of 32 of uint8 tensors (3, H, W), and every epoch is
 timed from the start of its workers to the last batch. The images are made up (soft shapes with grain), lossless
