@@ -64,6 +64,7 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--seed", type=int, default=0, show_default=True, help="Seed of the run."),
             click.option("--steps", type=int, help="Denoising steps; default: the row's or the model's."),
             click.option("--guidance", type=float, help="Guidance scale; default: the row's or the model's."),
+            click.option("--guidance-interval", metavar="LO-HI", help="Guidance between these shares of the schedule."),
             click.option("--scheduler", help="diffusers scheduler; default: the row's or the model's."),
             click.option("--limit", type=int, help="Stop after this many rows."),
             click.option("--clip", help="Scoring CLIP: a folder, or NAME=WEIGHTS; default: the model's own."),

@@ -225,6 +225,16 @@ def _two_refs(problems: Problems, name: str, value: Any) -> tuple[str, str] | No
     return None
 
 
+def check_interval(problems: Problems, name: str, value: Any) -> tuple[float, float] | None:
+    """Check `guidance_interval`: two shares of the schedule, the smaller first."""
+    if isinstance(value, list) and len(value) == 2 and all(type(end) in (int, float) for end in value):
+        lo, hi = (float(end) for end in value)
+        if 0 <= lo < hi <= 1:  # False for NaN
+            return lo, hi
+    problems.add(name, value, "two numbers [lo, hi] with 0 <= lo < hi <= 1, for example [0.2, 0.8]")
+    return None
+
+
 _SIDE = integer(8, 4096, multiple=8)
 SHAREABLE: dict[str, Checker] = {
     "negative_prompt": text(empty=True),
@@ -233,6 +243,7 @@ SHAREABLE: dict[str, Checker] = {
     "strength": number(0, 1, above=True),
     "adapters": check_adapters,
     "guidance_scale": number(0, 100),
+    "guidance_interval": check_interval,
     "steps": integer(1, 1000),
     "scheduler": text(longest=64, one_line=True),
     "width": _SIDE,
@@ -265,7 +276,7 @@ _OWN: dict[str, Checker] = {
 }
 ROW_FIELDS: tuple[str, ...] = (
     *"id class label prompt negative_prompt seed mode ref shot lambda score strength adapters".split(),
-    *"guidance_scale steps scheduler width height labels init prompt_late switch".split(),
+    *"guidance_scale guidance_interval steps scheduler width height labels init prompt_late switch".split(),
     *"domain attrs round parent method tags".split(),
     *"lambda_mu lambda_sigma lambda_bin lambda_sampler".split(),
 )

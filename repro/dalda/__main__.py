@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="report; default: docs/dalda, with --quick WORK/report")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12, help="denoising steps of every image")
-    parser.add_argument("--word-steps", type=int, default=60, help="training steps of a word of DA-Fusion")
+    parser.add_argument("--word-steps", type=int, default=12, help="training steps of a word of DA-Fusion")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     arms, seeds, steps, word_steps = ARMS, args.seeds, args.steps, args.word_steps

@@ -16,10 +16,11 @@ WORLDS: dict[str, tuple[str, tuple[str, ...], str]] = {
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
-PROMPTS = (1, 2, 10)
+PROMPTS = (1, 2, 4)
+"""The last is the table's own arm."""
 SHOTS = (2, 4)
 SWEEP_PER_REFERENCE = 2
-SHOTS_PER_REFERENCE = 2
+SHOTS_PER_REFERENCE = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +36,18 @@ class Arm:
         shots: real images per class.
         strength: of real-guidance, 0 to 1; None as the method says.
         worlds: where it is measured.
+        trained: worlds in which classifiers are trained with it.
     """
 
     name: str
     title: str
     prompts: str
     policy: str | float | None = None
-    per_reference: int = 5
+    per_reference: int = PROMPTS[-1]
     shots: int = 1
     strength: float | None = None
     worlds: tuple[str, ...] = ("HC", "LC")
+    trained: tuple[str, ...] = ("HC", "LC")
 
 
 TABLE = (
@@ -61,18 +64,18 @@ TABLE = (
 def _sweeps() -> tuple[Arm, ...]:
     lambdas = [
         Arm(name=f"lambda-{value:g}", title=f"λ = {value:g}", prompts="llm", policy=value,
-            per_reference=SWEEP_PER_REFERENCE)
+            per_reference=SWEEP_PER_REFERENCE, trained=("HC",))
         for value in LAMBDAS
     ]  # fmt: skip
     strengths = [
         Arm(name=f"strength-{value:g}", title=f"img2img {value:g}", prompts="real-guidance", strength=value,
-            per_reference=SWEEP_PER_REFERENCE)
+            per_reference=SWEEP_PER_REFERENCE, trained=())
         for value in STRENGTHS
     ]  # fmt: skip
     prompts = [
         Arm(name=f"prompts-{count}", title=f"{count} sentences", prompts="llm", policy="ags", per_reference=count,
             worlds=("HC",))
-        for count in PROMPTS
+        for count in PROMPTS[:-1]
     ]  # fmt: skip
     shots = [
         Arm(name=f"{method}-{count}-shots", title=f"{title}, {count} shots", prompts=prompts_, policy=policy,

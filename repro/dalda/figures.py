@@ -31,7 +31,7 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
         series = {world: (world, lambdas) for world in WORLDS}
         figures["lambda"] = _curves(results, series, LAMBDAS, "λ, the same for all images")
     if results.has("HC", "prompts-1"):
-        names = [f"prompts-{count}" for count in PROMPTS]
+        names = [*(f"prompts-{count}" for count in PROMPTS[:-1]), "llm-ags"]
         figures["prompts"] = _curves(results, {"HC": ("HC", names)}, PROMPTS, "sentences per class")
     if results.has("HC", "llm-ags-1-shots"):
         counts = (1, *SHOTS)
