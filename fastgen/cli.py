@@ -18,6 +18,7 @@ from fastgen.cli_compare import compare
 from fastgen.cli_dataset import dataset
 from fastgen.cli_finetune import finetune
 from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder
+from fastgen.cli_shards import add_shards_commands
 from fastgen.cli_train import add_train_commands
 from fastgen.errors import DataError
 from fastgen.job import StopSignal
@@ -247,6 +248,7 @@ def demo(**options: Any) -> None:
 
 add_train_commands(main)
 add_cluster_commands(main)
+add_shards_commands(main)
 
 
 if __name__ == "__main__":
