@@ -265,12 +265,11 @@ def test_kill_minus_nine(trained, pets, tiny_model, tmp_path):
 @pytest.mark.slow
 def test_two_processes_take_the_same_steps(trained, pets, tiny_model, tmp_path):
     root = Path(__file__).resolve().parents[2]
-    words = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    words += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "fastgen.cli", "finetune", "lora"]
+    words = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "fastgen.cli", "finetune", "lora"]
     words += ["--real", pets, "--out", tmp_path / "x", "--model", tiny_model, "--sample-every", "0"]
     for name, value in SETTINGS.items():
         words += [f"--{name}", value]
-    environ = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environ = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     subprocess.run([sys.executable, *map(str, words)], env=environ, cwd=root, check=True)
     assert json.loads((tmp_path / "x" / "finetune.json").read_text())["finished"]["processes"] == 2
     for name, value in weights(trained).items():
