@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from fastgen import __version__
+from fastgen.bank.class_names import read_class_names
+from fastgen.cli_baselines import AnyPath, ExistingFile, add_baselines, dalda_options
 from fastgen.cli_finetune import finetune
 from fastgen.errors import DataError, FastgenError
 
-ExistingFile = click.Path(exists=True, dir_okay=False, path_type=Path)
 ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
-AnyPath = click.Path(path_type=Path)
 
 
 class Commands(click.Group):
@@ -49,7 +49,7 @@ def main() -> None:
 @click.option("--vae", help="Folder or hub id of a VAE that replaces the model's own.")
 @click.option("--ip-adapter", type=ExistingFile, help="IP-Adapter (base or plus); default: the model folder's own.")
 @click.option("--lora", multiple=True, metavar="NAME=PATH[@SCALE]", help="LoRA to fuse; may be repeated.")
-@click.option("--embedding", multiple=True, metavar="NAME=PATH", help="Textual-inversion word; may be repeated.")
+@click.option("--embedding", multiple=True, metavar="NAME=PATH", help="Textual-inversion word, or a folder of them.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime, tensorrt (GPU) or torch.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or bf16.")
 @click.option("--compile", is_flag=True, help="Of torch: fuse kernels; faster on a GPU, minutes to start.")
@@ -79,6 +79,7 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--scheduler", help="diffusers scheduler; default: the row's or the model's."),
             click.option("--limit", type=int, help="Stop after this many rows."),
             click.option("--clip", help="Scoring CLIP: a folder, or NAME=WEIGHTS; default: the model's own."),
+            click.option("--profile", help="dalda-paper or dalda-official; default: as the bank says."),
         )
     ):
         command = option(command)
@@ -208,11 +209,13 @@ def bank() -> None:
 @click.option("--out", required=True, type=AnyPath, help="The bank to write.")
 @click.option("--template", default="a photo of a {class}", show_default=True, help="Prompt with {class} in it.")
 @click.option("--per-class", type=int, default=1, show_default=True, help="Rows per class.")
-def template(classes: Path, out: Path, template: str, per_class: int) -> None:
-    """Write a bank with one template prompt per class (DALDA's base prompt)."""
+@click.option("--class-format", help="Class names in prompts: plain or underscore; default: the profile's.")
+@dalda_options(profile=None)
+def template(classes: Path, **options: Any) -> None:
+    """Write a bank with one template prompt per class (with --profile: DALDA's base prompt)."""
     from fastgen.bank.template import write_template_bank
 
-    click.echo(write_template_bank(_class_names(classes), out, template=template, per_class=per_class))
+    click.echo(write_template_bank(read_class_names(classes), **options))
 
 
 @bank.command()
@@ -230,11 +233,12 @@ def template(classes: Path, out: Path, template: str, per_class: int) -> None:
 @click.option("--refs", help="References the bank names: a folder beside it, or petworld.")
 @click.option("--tokenizer", type=ExistingFolder, help="Engine or model whose tokens are counted; default: CLIP's.")
 @click.option("--dry-run", is_flag=True, help="Print the messages of one call and ask nothing.")
+@dalda_options()
 def llm(classes: Path, dry_run: bool, **options: Any) -> None:
     """Write a bank of sentences by a language model (DALDA's prompts); run it again to go on."""
     from fastgen.bank.llm import llm_messages, write_llm_bank
 
-    names = _class_names(classes)
+    names = read_class_names(classes)
     if not dry_run:
         click.echo(write_llm_bank(names, **options, say=lambda line: click.echo(line, err=True)))
         return
@@ -248,6 +252,7 @@ def llm(classes: Path, dry_run: bool, **options: Any) -> None:
 @click.option("--out", required=True, type=AnyPath, help="The bank to write.")
 @click.option("--refs", help="References the bank names: a folder beside it, or petworld.")
 @click.option("--tokenizer", type=ExistingFolder, help="Engine or model whose tokens are counted; default: CLIP's.")
+@dalda_options()
 def import_dalda(prompts: Path, **options: Any) -> None:
     """Make a bank of the prompt file of DALDA's official code, {class: [sentences]}."""
     from fastgen.bank.dalda_json import import_dalda_bank
@@ -255,13 +260,7 @@ def import_dalda(prompts: Path, **options: Any) -> None:
     click.echo(import_dalda_bank(prompts, **options, say=lambda line: click.echo(line, err=True)))
 
 
-def _class_names(path: Path) -> list[str]:
-    """The lines of a text file that are not blank."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise FastgenError(f"{path}: got bytes that are not UTF-8 ({error}); save it as UTF-8") from error
-    return [line.strip() for line in lines if line.strip()]
+add_baselines(bank)
 
 
 @main.command()

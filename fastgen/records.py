@@ -12,18 +12,15 @@ from typing import Any
 from fastgen.fields import (
     Checker,
     Problems,
-    inside_path,
-    integer,
     json_object,
-    number,
     show,
     text,
     unknown_fields,
 )
+from fastgen.header_parts import HEADER_ONLY
 from fastgen.row_parts import (
-    LAMBDA_MAX,
+    AGS_CHOICES,
     NAME,
-    POLICIES,
     ROW_CHECKERS,
     ROW_FIELDS,
     SHAREABLE,
@@ -35,8 +32,6 @@ from fastgen.row_parts import (
 )
 
 BANK_VERSION = 1
-PETWORLD = "petworld"
-"""The value of `defaults.refs` that means references drawn on the fly."""
 DEFAULT_SCORE_TEMPLATE = "a photo of a {class}"
 _PYTHON_NAME = {"class": "class_", "lambda": "lambda_"}
 
@@ -49,7 +44,7 @@ class Header:
         name: of the bank.
         classes: ordered class names; the position is the label id and the column of the CLIP softmax.
         score_template: text the CLIP score compares an image with; `{class}` stands for the name.
-        defaults: values for rows that lack them, as JSON, plus `refs`, `policy`, `shots` and `prefix`.
+        defaults: values for rows that lack them, as JSON, plus those of `fastgen.header_parts` (`refs`, ...).
         provenance: where the bank comes from, as JSON; never read by fastgen.
     """
 
@@ -131,7 +126,8 @@ class Row:
         mode: "t2i", "img2img" (needs `strength`) or "latent" (needs `init`); None means t2i.
         lambda_: image-prompt weight in [0, 2], a policy that draws it, or None.
         lambda_null: the bank says `"lambda": null`: no image branch, whatever defaults and policy say.
-        score: CLIP score of the reference, a probability in [0, 1] or a cosine in [-1, 1].
+        shot: number of the references of its class that a prompt row meets, 0 .. the header's shots - 1; None: all.
+        score: CLIP score of the reference: a probability, a cosine, or up to 2.5.
         strength: share of the schedule that img2img runs, in (0, 1].
         guidance_scale: weight of classifier-free guidance, 0..100. steps: 1..1000.
         width, height: multiples of 8 in 8..4096.
@@ -148,6 +144,7 @@ class Row:
     seed: int | None = None
     mode: str | None = None
     ref: Ref | None = None
+    shot: int | None = None
     lambda_: float | LambdaPolicy | None = None
     lambda_null: bool = False
     score: float | None = None
@@ -228,8 +225,8 @@ class Row:
 def _plain(value: Any) -> Any:
     """Return the JSON form of a field: objects without their empty parts, lists for tuples."""
     if isinstance(value, LambdaPolicy):
-        used = ("policy", "n") if value.policy == "ags" else ("policy", "lo", "hi")
-        return {name: getattr(value, name) for name in used}
+        used = ("policy", "n", *AGS_CHOICES) if value.policy == "ags" else ("policy", "lo", "hi")
+        return {name: part for name in used if (part := getattr(value, name)) is not None}
     if is_dataclass(value):
         found = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
         return {name: part for name, part in found.items() if part is not None}
@@ -272,6 +269,10 @@ def _check_together(problems: Problems, values: Mapping[str, Any], defaults: Map
     if (mode == "latent") != ("init" in values):
         got = "nothing" if mode == "latent" else "an init"
         problems.add_text("init", got, f"an init exactly when mode is latent (it is {mode} here)")
+    shot, shots = values.get("shot"), defaults.get("shots")
+    if shot is not None and (shots is None or shot >= shots or "ref" in values):
+        below = f"a number below the header's defaults.shots ({shots or 'which is not given'})"
+        problems.add("shot", shot, f"{below}, in a row without ref")
     if values.get("prompt_late") and "switch" not in values and defaults.get("switch") is None:
         problems.add_text("switch", "nothing", "a number from 0 to 1, which prompt_late needs")
 
@@ -308,7 +309,7 @@ def _check_defaults(problems: Problems, name: str, value: Any) -> dict[str, Any]
     if not isinstance(value, dict):
         problems.add(name, value, "an object of field: value")
         return None
-    checkers = {**_HEADER_ONLY, **SHAREABLE}
+    checkers = {**HEADER_ONLY, **SHAREABLE}
     unknown_fields(problems, value, checkers, prefix=f"{name}.")
     for key, default in value.items():
         if key in checkers and default is not None:
@@ -318,21 +319,6 @@ def _check_defaults(problems: Problems, name: str, value: Any) -> dict[str, Any]
     return value
 
 
-def _check_policy(problems: Problems, name: str, value: Any) -> str | float | None:
-    if type(value) in (int, float):
-        return number(0, LAMBDA_MAX)(problems, name, value)
-    if isinstance(value, str) and value in POLICIES:
-        return value
-    problems.add(name, value, f'"ags", "uniform" or a number from 0 to {LAMBDA_MAX:g}')
-    return None
-
-
-_HEADER_ONLY: dict[str, Checker] = {
-    "refs": inside_path,
-    "policy": _check_policy,
-    "shots": integer(1, 1_000_000),
-    "prefix": text(empty=True),
-}
 _HEADER_FIELDS: dict[str, Checker] = {
     "fastgen_bank": _check_version,
     "name": NAME,

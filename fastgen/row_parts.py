@@ -17,10 +17,21 @@ from fastgen.fields import (
 
 LAMBDA_MAX = 2.0
 """Largest image-prompt weight: 1 is the adapter as trained; beyond 2 little of the text prompt is left."""
+SCORE_MAX = 2.5
+"""Largest score: a probability and a cosine end at 1, a CLIPScore (2.5 times the cosine) ends here."""
 LABEL = integer(0, 10_000_000)
 NAME = text(longest=500, one_line=True)
+SHOTS = integer(1, 1_000_000)
 MODES = ("t2i", "img2img", "latent")
 POLICIES = ("ags", "uniform")
+AGS_CHOICES: dict[str, tuple[str, ...]] = {
+    "sampler": ("truncnorm", "clipnorm"),
+    "high_max": ("fixed", "grow_sqrt_n"),
+    "low_if": ("le", "lt"),
+    "per": ("image", "reference"),
+}
+"""Options of the policy "ags" and what each may be, the paper's choice first; `fastgen.plan.ags` explains them."""
+REF_FITS = ("squash", "center_crop")
 _LAMBDA_OBJECTS = '{"policy": "ags", "n": 1}, {"policy": "uniform", "lo": 0, "hi": 1}'
 
 
@@ -33,22 +44,33 @@ class Ref:
         path: file relative to the bank's or the --refs folder, or None when `id` alone finds it.
         label: its own class index when that is not the row's.
         role: "ip" feeds the image prompt, "init" is the start image of img2img.
+        fit: how it becomes square: "squash" (what None means) or "center_crop".
+        size: its own width and height in pixels, if known.
     """
 
     id: str
     path: str | None = None
     label: int | None = None
     role: tuple[str, ...] = ("ip",)
+    fit: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LambdaPolicy:
-    """A rule that draws lambda: "ags" for `n` shots (>= 1), or "uniform" in [lo, hi] within [0, 2]."""
+    """A rule that draws lambda: "ags" for `n` shots (>= 1), or "uniform" in [lo, hi] within [0, 2].
+
+    `n` and the options of AGS (`AGS_CHOICES`) that are None are the bank's.
+    """
 
     policy: Literal["ags", "uniform"]
-    n: int = 1
+    n: int | None = None
     lo: float = 0.0
     hi: float = 1.0
+    sampler: str | None = None
+    high_max: str | None = None
+    low_if: str | None = None
+    per: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +111,14 @@ class Init:
 
 def check_ref(problems: Problems, name: str, value: Any) -> Ref | None:
     """Check `ref`; a reference without an id is called by its path."""
-    spec = {"id": NAME, "path": inside_path, "label": LABEL, "role": _roles}
+    spec = {
+        "id": NAME,
+        "path": inside_path,
+        "label": LABEL,
+        "role": _roles,
+        "fit": choice(*REF_FITS),
+        "size": _size,
+    }
     found = object_of(problems, name, value, spec)
     if found is None:
         return None
@@ -109,6 +138,13 @@ def _roles(problems: Problems, name: str, value: Any) -> tuple[str, ...] | None:
     return None
 
 
+def _size(problems: Problems, name: str, value: Any) -> tuple[int, int] | None:
+    if isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value):
+        return value[0], value[1]
+    problems.add(name, value, "[width, height] in pixels")
+    return None
+
+
 def check_lambda(problems: Problems, name: str, value: Any) -> float | LambdaPolicy | None:
     """Check `lambda`: a number or a policy object (null never gets here)."""
     if not isinstance(value, dict):
@@ -116,7 +152,7 @@ def check_lambda(problems: Problems, name: str, value: Any) -> float | LambdaPol
             return float(value)
         problems.add(name, value, f"a number from 0 to {LAMBDA_MAX:g}, {_LAMBDA_OBJECTS} or null")
         return None
-    own: dict[str, Checker] = {"n": integer(1, 1_000_000)}
+    own: dict[str, Checker] = {"n": SHOTS, **{name: choice(*names) for name, names in AGS_CHOICES.items()}}
     if value.get("policy") == "uniform":
         own = {"lo": number(0, LAMBDA_MAX), "hi": number(0, LAMBDA_MAX)}
     found = object_of(problems, name, value, {"policy": choice(*POLICIES), **own}, required=("policy",))
@@ -218,7 +254,8 @@ _OWN: dict[str, Checker] = {
     "prompt": text(),
     "seed": integer(0, 2**64 - 1),
     "ref": check_ref,
-    "score": number(-1, 1),
+    "shot": integer(0, 999_999),
+    "score": number(-1, SCORE_MAX),
     "labels": check_labels,
     "init": check_init,
     "lambda_mu": number(-100, 100),
@@ -227,7 +264,7 @@ _OWN: dict[str, Checker] = {
     "lambda_sampler": NAME,
 }
 ROW_FIELDS: tuple[str, ...] = (
-    *"id class label prompt negative_prompt seed mode ref lambda score strength adapters".split(),
+    *"id class label prompt negative_prompt seed mode ref shot lambda score strength adapters".split(),
     *"guidance_scale steps scheduler width height labels init prompt_late switch".split(),
     *"domain attrs round parent method tags".split(),
     *"lambda_mu lambda_sigma lambda_bin lambda_sampler".split(),

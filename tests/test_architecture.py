@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "fastgen"
-LEAF = {"errors", "files", "lock", "capacity", "fields", "row_parts", "records", "job", "seeds"}
-TOP = {"__init__", "__main__", "cli", "cli_finetune", "demo"}
+LEAF = {"errors", "files", "lock", "capacity", "fields", "row_parts", "header_parts", "records", "job", "seeds"}
+TOP = {"__init__", "__main__", "demo", *(path.stem for path in ROOT.glob("cli*.py"))}
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAF},
     "weights_hash": set(),
@@ -39,8 +39,8 @@ HEAVY = {
 LIGHT_STAGES = LEAF | {"shards", "petworld"}
 LIGHT_FILES = {
     f"bank/{name}.py"
-    for name in "read unique references write template class_names dalda dalda_json chat answer_cache asking endpoint "
-    "instruction sentences rounds llm".split()
+    for name in "read unique references write template defaults deal img2img class_names dalda dalda_json chat "
+    "answer_cache asking endpoint instruction sentences rounds llm".split()
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

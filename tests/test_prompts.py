@@ -15,7 +15,7 @@ from fastgen.records import Header, Row
 from repro import make_novel_bob
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
-BANKS = [PROMPTS / f"{name}.jsonl" for name in ("pets", "pets-base", "novel-bob")]
+BANKS = [PROMPTS / f"{name}.jsonl" for name in ("pets", "pets-base", "novel", "novel-bob")]
 
 PLACES = {
     "meadow": "meadow|grass|grassy|park|lawn|garden|pasture|wildflowers?",
@@ -42,7 +42,8 @@ VIEWS = (
 )
 COLORS = (
     "black|white|gray|brown|tan|red|reddish|orange|gold|golden|cream|fawn|silver|beige|copper|chestnut|rusty?|ginger|"
-    "apricot|ivory|pink|pinkish|rosy|tricolor|tricolored|tawny|brindled?|blue|bronze|russet|buff|blond|taupe|peach"
+    "apricot|ivory|pink|pinkish|rosy|tricolor|tricolored|tawny|brindled?|blue|bronze|russet|buff|blond|taupe|peach|green|mint|teal|aqua|lilac|mauve|violet|yellow|navy|"
+    "indigo|olive|khaki|charcoal|dark|rusty"
 )
 
 
@@ -73,12 +74,13 @@ def classes_said(text: str, classes: list[str]) -> list[str]:
 
 
 HEADER, ROWS = read("pets.jsonl")
-EACH_CLASS = pytest.mark.parametrize("class_", OXFORD_PETS)
+NOVEL_HEADER, NOVEL_ROWS = read("novel.jsonl")
+EACH_CLASS = pytest.mark.parametrize("class_", [*OXFORD_PETS, *NOVEL_PETS])
 
 
 def sentences(class_: str) -> list[str]:
-    """The prompts of a class of pets.jsonl."""
-    return [row["prompt"] for row in ROWS if row["class"] == class_]
+    """The prompts of a class of pets.jsonl or novel.jsonl."""
+    return [row["prompt"] for row in (*ROWS, *NOVEL_ROWS) if row["class"] == class_]
 
 
 @pytest.mark.parametrize("path", BANKS, ids=lambda path: path.stem)
@@ -106,6 +108,7 @@ def test_pets_header() -> None:
         "policy": "ags",
         "prefix": "best quality, high quality, ",
         "negative_prompt": "monochrome, lowres, bad anatomy, worst quality, low quality",
+        "scheduler": "ddim",
         "method": "dalda",
     }
     provenance = HEADER["provenance"]
@@ -114,12 +117,19 @@ def test_pets_header() -> None:
     assert provenance["rows"] == len(ROWS) == 370
 
 
-def test_ids_and_fields_of_the_sentences() -> None:
-    for index, row in enumerate(ROWS):
+def test_novel_header() -> None:
+    assert NOVEL_HEADER["classes"] == list(NOVEL_PETS)
+    assert NOVEL_HEADER["defaults"] == HEADER["defaults"]
+    assert NOVEL_HEADER["provenance"]["rows"] == len(NOVEL_ROWS) == 120
+
+
+@pytest.mark.parametrize(("bank", "rows", "classes"), [("pets", ROWS, OXFORD_PETS), ("novel", NOVEL_ROWS, NOVEL_PETS)])
+def test_ids_and_fields_of_the_sentences(bank: str, rows: list[dict[str, Any]], classes: tuple[str, ...]) -> None:
+    for index, row in enumerate(rows):
         slug = row["class"].lower().replace(" ", "-")
         assert set(row) == {"id", "class", "prompt"}
-        assert row["id"] == f"pets-{slug}-{index % 10:02d}"
-        assert row["class"] == OXFORD_PETS[index // 10]
+        assert row["id"] == f"{bank}-{slug}-{index % 10:02d}"
+        assert row["class"] == classes[index // 10]
 
 
 @EACH_CLASS
@@ -139,7 +149,7 @@ def test_form_of_a_sentence(class_: str) -> None:
 def test_a_sentence_names_its_class_and_no_other(class_: str) -> None:
     for text in sentences(class_):
         assert re.search(rf"\b{class_}\b", text), f"in the spelling of the header: {text}"
-        assert classes_said(text, HEADER["classes"]) == [class_], text
+        assert classes_said(text, HEADER["classes"] + NOVEL_HEADER["classes"]) == [class_], text
 
 
 @EACH_CLASS
@@ -153,7 +163,7 @@ def test_a_sentence_says_view_and_color_and_one_place_and_action(class_: str) ->
 
 
 def test_sentences_differ_also_without_the_class() -> None:
-    bare = [re.sub(r"\W+", " ", row["prompt"].replace(row["class"], "#")).lower() for row in ROWS]
+    bare = [re.sub(r"\W+", " ", row["prompt"].replace(row["class"], "#")).lower() for row in (*ROWS, *NOVEL_ROWS)]
     assert len(set(bare)) == len(bare)
 
 

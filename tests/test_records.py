@@ -12,7 +12,8 @@ from fastgen.records import ROW_FIELDS, Adapter, Attrs, Header, Init, LambdaPoli
 HEADER = Header(name="pets", classes=("tabby cat", "pug", "beagle"))
 FULL = {
     "id": "a/1", "class": "pug", "label": 1, "prompt": "a pug é", "negative_prompt": "", "seed": 2**64 - 1,
-    "mode": "img2img", "ref": {"id": "r1", "path": "pug/1.png", "label": 2, "role": ["ip", "init"]},
+    "mode": "img2img", "ref": {"id": "r1", "path": "pug/1.png", "label": 2, "role": ["ip", "init"],
+    "fit": "center_crop", "size": [500, 333]},
         "lambda": 0.25,
     "score": 0.5, "strength": 1.0, "adapters": [{"name": "style", "target": "unet", "scale": -0.5}],
     "guidance_scale": 7.5, "steps": 30, "scheduler": "ddim", "width": 64, "height": 4096,
@@ -32,9 +33,9 @@ def row(header=HEADER, **fields):
 def test_every_field_survives_a_round_trip():
     found = Row.from_json(FULL, HEADER)
     assert found.to_json() == FULL
-    assert list(found.to_json()) == [name for name in ROW_FIELDS if name != "init"]
+    assert list(found.to_json()) == [name for name in ROW_FIELDS if name not in ("init", "shot")]
     assert Row.from_json(found.to_json(), None) == found
-    assert found.ref == Ref(id="r1", path="pug/1.png", label=2, role=("ip", "init"))
+    assert found.ref == Ref(id="r1", path="pug/1.png", label=2, role=("ip", "init"), fit="center_crop", size=(500, 333))
     assert found.adapters == (Adapter(name="style", target="unet", scale=-0.5),)
     assert found.attrs == Attrs(background="beach", pose="sitting", donor_id="d", donor_label=0)
     assert found.labels == ((0, 0.25), (1, 0.75))
@@ -54,8 +55,11 @@ def test_a_prompt_row_needs_class_and_prompt_only():
     "value, parsed, written",
     [
         (1, 1.0, 1.0),
-        ({"policy": "ags"}, LambdaPolicy(policy="ags"), {"policy": "ags", "n": 1}),
+        ({"policy": "ags"}, LambdaPolicy(policy="ags"), {"policy": "ags"}),
         ({"policy": "ags", "n": 16}, LambdaPolicy(policy="ags", n=16), {"policy": "ags", "n": 16}),
+        ({"policy": "ags", "sampler": "clipnorm", "per": "reference"},
+         LambdaPolicy(policy="ags", sampler="clipnorm", per="reference"),
+         {"policy": "ags", "sampler": "clipnorm", "per": "reference"}),
         ({"policy": "uniform"}, LambdaPolicy(policy="uniform"), {"policy": "uniform", "lo": 0.0, "hi": 1.0}),
         ({"policy": "uniform", "lo": 0.5, "hi": 2}, LambdaPolicy(policy="uniform", lo=0.5, hi=2.0),
          {"policy": "uniform", "lo": 0.5, "hi": 2.0}),
@@ -121,7 +125,9 @@ BAD_ROWS = [
     ("lambda", math.nan, "a number from 0 to 2"),
     ("lambda", True, "a number from 0 to 2"),
     ("lambda", "ags", '{"policy": "ags", "n": 1}, {"policy": "uniform", "lo": 0, "hi": 1} or null'),
-    ("score", 1.5, "a number from -1 to 1"),
+    ("score", 2.6, "a number from -1 to 2.5"),
+    ("shot", -1, "a whole number from 0"),
+    ("shot", 0, "a number below the header's defaults.shots (which is not given), in a row without ref"),
     ("strength", 0, "a number above 0 up to 1"),
     ("strength", 1.1, "a number above 0 up to 1"),
     ("adapters", {"name": "x"}, "a list of"),
@@ -263,6 +269,11 @@ BAD_HEADERS = [
     ({"defaults": {"steps": "3"}}, "defaults.steps", '"3"', "a whole number from 1 to 1000"),
     ({"defaults": {"seed": 3}}, "defaults.seed", "an unknown field", "refs, policy, shots, prefix"),
     ({"defaults": {"refs": "../x"}}, "defaults.refs", '"../x"', "without '..'"),
+    ({"defaults": {"ags": {"sampler": "normal"}}}, "defaults.ags.sampler", '"normal"', '"truncnorm" or "clipnorm"'),
+    ({"defaults": {"ags": {"score": "cos"}}}, "defaults.ags.score", '"cos"', '"softmax" or "cosine" or "clipscore"'),
+    ({"defaults": {"ags": {"alpha": 1}}}, "defaults.ags.alpha", "an unknown field", "sampler, high_max, low_if, per"),
+    ({"defaults": {"ref_fit": "crop"}}, "defaults.ref_fit", '"crop"', '"squash" or "center_crop"'),
+    ({"defaults": {"seed_mode": "rows"}}, "defaults.seed_mode", '"rows"', '"row" or "stream"'),
     ({"defaults": {"policy": "agz"}}, "defaults.policy", '"agz"', '"ags", "uniform" or a number from 0 to 2'),
     ({"defaults": {"policy": 0.5, "lambda": 1}}, "defaults.policy", "0.5", "policy or lambda, not both"),
     ({"provenance": {"x": math.nan}}, "provenance", '{"x": NaN}', "an object of JSON values"),

@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
-from fastgen.errors import BankError
+from fastgen.errors import BankError, FastgenError
 
 _KEEP_S = ("ss", "us", "is")
 """Endings of names that are no plurals: grass, cactus, iris."""
@@ -53,6 +54,19 @@ class ClassNames:
         if others:
             return f"it names another class: {', '.join(others)}"
         return None if named else f"it does not contain the class name {class_!r}"
+
+
+def read_class_names(path: str | Path) -> list[str]:
+    """Return the lines of a text file that are not blank.
+
+    Raises:
+        FastgenError: it is not UTF-8.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise FastgenError(f"{path}: got bytes that are not UTF-8 ({error}); save it as UTF-8") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _folded(text: str) -> str:

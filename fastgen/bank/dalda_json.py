@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastgen.bank.class_names import ClassNames
-from fastgen.bank.dalda import PREFIX, dalda_header, dalda_rows
+from fastgen.bank.dalda import dalda_header, dalda_rows
+from fastgen.bank.defaults import PAPER
 from fastgen.bank.tokens import token_limit, too_long
 from fastgen.bank.write import write_bank
 from fastgen.errors import SHOWN, BankError, FieldErrors
@@ -23,6 +25,8 @@ def import_dalda_bank(
     out: str | Path,
     *,
     refs: str | None = None,
+    profile: str = PAPER,
+    defaults: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
     name: str | None = None,
     say: Say = print,
@@ -37,6 +41,8 @@ def import_dalda_bank(
         prompts: the file.
         out: path of the bank.
         refs: header's folder of references, or "petworld".
+        profile: "dalda-paper" or "dalda-official": what the header says where they differ.
+        defaults: header defaults that come before DALDA's, such as {"policy": "uniform"}.
         tokenizer: engine or model folder whose tokenizer counts; None takes CLIP's.
         name: of the bank; the file name of `out` without its ending when None.
         say: is told every warning.
@@ -52,14 +58,17 @@ def import_dalda_bank(
     found, repaired = _read(Path(prompts))
     provenance = {"kind": "dalda json", "file": Path(prompts).name, "sha256": sha256_file(prompts)}
     try:
-        header = dalda_header(name or Path(out).stem, list(found), refs=refs, provenance=provenance)
+        header = dalda_header(
+            name or Path(out).stem, list(found), refs=refs, profile=profile, defaults=defaults, provenance=provenance
+        )
     except FieldErrors as error:
         raise BankError([f"{prompts}: {problem}" for problem in error.problems]) from None
     rows = dalda_rows(header, found)
     _warn(say, "sentences were in the wrong encoding and are repaired", repaired)
     _warn(say, "classes have another number of sentences than most", _uneven(found))
     _warn(say, "sentences do not fit their class", _misplaced(header, rows))
-    _warn(say, "prompts are not read to their end", too_long(rows, PREFIX, token_limit(tokenizer)))
+    prefix = header.defaults.get("prefix") or ""
+    _warn(say, "prompts are not read to their end", too_long(rows, prefix, token_limit(tokenizer)))
     return write_bank(out, header, rows)
 
 

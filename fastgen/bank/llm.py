@@ -7,7 +7,8 @@ from typing import Any
 from fastgen.bank.answer_cache import AnswerCache
 from fastgen.bank.chat import Chat, Messages
 from fastgen.bank.class_names import ClassNames
-from fastgen.bank.dalda import PREFIX, dalda_header, dalda_rows
+from fastgen.bank.dalda import dalda_header, dalda_rows
+from fastgen.bank.defaults import PAPER
 from fastgen.bank.endpoint import KEY_ENV, OPENAI_URL, Endpoint, Patience
 from fastgen.bank.instruction import INSTRUCTION, messages_for
 from fastgen.bank.local_chat import LocalChat
@@ -40,6 +41,8 @@ def write_llm_bank(
     concurrency: int = 4,
     cache: str | Path | None = None,
     refs: str | None = None,
+    profile: str = PAPER,
+    defaults: Mapping[str, Any] | None = None,
     tokenizer: str | Path | None = None,
     name: str | None = None,
     patience: Patience | None = None,
@@ -65,6 +68,8 @@ def write_llm_bank(
         concurrency: requests under way at once.
         cache: folder of answers; None takes `<out>.cache`.
         refs: header's folder of references relative to the bank, or "petworld".
+        profile: "dalda-paper" or "dalda-official": what the header says where they differ.
+        defaults: header defaults that come before DALDA's, such as {"policy": "uniform"}.
         tokenizer: engine or model folder whose tokenizer counts; None takes CLIP's.
         name: of the bank; the file name without its ending when None.
         patience: tries and timeouts at an endpoint.
@@ -81,13 +86,14 @@ def write_llm_bank(
     """
     batch = MOST_CLASSES if batch_classes is None else batch_classes
     _check(description, temperature, per_class=per_class, batch_classes=batch, concurrency=concurrency)
-    header = _header(name or Path(out).stem, classes, refs)
+    settings = {"refs": refs, "profile": profile, "defaults": defaults}
+    header = _header(name or Path(out).stem, classes, **settings)
     names = ClassNames(classes)
     chat = open_chat(model, base_url=base_url, key_env=key_env, patience=patience)
     rounds = Rounds(
         chat=chat,
         cache=AnswerCache(cache if cache is not None else f"{out}.cache"),
-        judge=Judge(names, PREFIX, token_limit(tokenizer)),
+        judge=Judge(names, header.defaults.get("prefix") or "", token_limit(tokenizer)),
         names=names,
         description=description,
         temperature=float(temperature),
@@ -98,7 +104,8 @@ def write_llm_bank(
         found = rounds.run([(call, class_) for call in range(per_class) for class_ in classes], concurrency, stop)
     sentences = {class_: [found[call, class_] for call in range(per_class)] for class_ in classes}
     asked = {"temperature": float(temperature), "per_class": per_class, "batch_classes": batch}
-    header = _header(header.name, classes, refs, _provenance(chat, rounds) | asked | {"description": description})
+    provenance = _provenance(chat, rounds) | asked | {"description": description}
+    header = _header(header.name, classes, **settings, provenance=provenance)
     path = write_bank(out, header, dalda_rows(header, sentences))
     say(f"{len(found)} sentences from {rounds.summary()}")
     return path
@@ -149,11 +156,9 @@ def _check(description: str, temperature: float = 1.0, **counts: int) -> None:
         raise BankError(problems)
 
 
-def _header(
-    name: str, classes: Sequence[str], refs: str | None = None, provenance: Mapping[str, Any] | None = None
-) -> Header:
+def _header(name: str, classes: Sequence[str], **settings: Any) -> Header:
     try:
-        return dalda_header(name, classes, refs=refs, provenance=provenance)
+        return dalda_header(name, classes, **settings)
     except FieldErrors as error:
         raise BankError([str(problem) for problem in error.problems]) from None
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fastgen.errors import FieldErrors, FieldProblem, ReferenceImageError
 from fastgen.fields import show
-from fastgen.records import PETWORLD, Header, Row
+from fastgen.header_parts import PETWORLD
+from fastgen.records import Header, Row
 
 ReferenceCheck = Callable[[Row], FieldProblem | None]
 

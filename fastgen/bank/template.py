@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastgen.bank.dalda import DALDA
+from fastgen.bank.defaults import OFFICIAL, PROFILES, check_profile, merge_defaults
 from fastgen.bank.write import write_bank
 from fastgen.errors import BankError
 from fastgen.records import DEFAULT_SCORE_TEMPLATE, Header
 
 PLACE = "{class}"
+CLASS_FORMATS = ("plain", "underscore")
 
 
 def write_template_bank(
@@ -18,7 +21,8 @@ def write_template_bank(
     *,
     template: str | Sequence[str] = "a photo of a {class}",
     per_class: int = 1,
-    underscores: bool = False,
+    class_format: str | None = None,
+    profile: str | None = None,
     name: str | None = None,
     score_template: str = DEFAULT_SCORE_TEMPLATE,
     defaults: Mapping[str, Any] | None = None,
@@ -31,10 +35,12 @@ def write_template_bank(
         out: path of the bank.
         template: one or more sentences; every `{class}` becomes the class name, nothing else is formatted.
         per_class: rows for each class and template: so many images of it for every reference.
-        underscores: write the class name with `_` for spaces in the prompt, as DALDA's own code does.
+        class_format: how prompts write the name: "plain" or, with `_` for spaces, "underscore"; None takes the
+            profile's.
+        profile: makes it DALDA's base bank: "dalda-paper", or "dalda-official", which writes underscores.
         name: of the bank; the file name without its ending when None.
         score_template: the header's text for the CLIP score.
-        defaults: the header's defaults (`refs`, `policy`, `steps`, ...).
+        defaults: the header's defaults (`refs`, `policy`, `steps`, ...); they come before the profile's.
         provenance: added to what the header records about the templates.
 
     Returns:
@@ -45,23 +51,27 @@ def write_template_bank(
         OutputError: the path cannot be written.
     """
     templates = [template] if isinstance(template, str) else list(template)
-    _check(out, templates, per_class)
-    made = {"kind": "template", "templates": templates, "per_class": per_class, "underscores": underscores}
+    class_format = class_format or ("underscore" if profile == OFFICIAL else "plain")
+    _check(out, templates, per_class, class_format)
+    made = {"kind": "template", "templates": templates, "per_class": per_class, "class_format": class_format}
+    own: Mapping[str, Any] = {}
+    if profile is not None:
+        check_profile(profile)
+        own, made = {**DALDA, **PROFILES[profile]}, {**made, "profile": profile}
     header = Header(
         name=name if name is not None else Path(out).stem,
         classes=tuple(classes),
         score_template=score_template,
-        defaults=dict(defaults or {}),
+        defaults=merge_defaults(own, defaults),
         provenance={**made, **(provenance or {})},
     )
-    return write_bank(out, header, _rows(header.classes, templates, per_class, underscores))
+    return write_bank(out, header, _rows(header, templates, per_class, class_format))
 
 
-def _rows(
-    classes: Sequence[str], templates: Sequence[str], per_class: int, underscores: bool
-) -> Iterator[dict[str, Any]]:
-    for label, class_ in enumerate(classes):
-        spelt = str(class_).replace(" ", "_") if underscores else str(class_)
+def _rows(header: Header, templates: Sequence[str], per_class: int, class_format: str) -> Iterator[dict[str, Any]]:
+    method = "dalda-base" if "profile" in header.provenance else "template"
+    for label, class_ in enumerate(header.classes):
+        spelt = str(class_).replace(" ", "_") if class_format == "underscore" else str(class_)
         for i in range(len(templates) * per_class):
             prompt = templates[i // per_class].replace(PLACE, spelt)
             yield {
@@ -69,11 +79,11 @@ def _rows(
                 "class": class_,
                 "label": label,
                 "prompt": prompt,
-                "method": "template",
+                "method": method,
             }
 
 
-def _check(out: str | Path, templates: Sequence[str], per_class: int) -> None:
+def _check(out: str | Path, templates: Sequence[str], per_class: int, class_format: str) -> None:
     """Refuse templates that would give the same text for every class, or that look mistyped."""
     problems = []
     for template in templates:
@@ -85,6 +95,8 @@ def _check(out: str | Path, templates: Sequence[str], per_class: int) -> None:
             )
     if not templates:
         problems.append(f"{out}: template: got none, allowed: at least one sentence with {PLACE}")
+    if class_format not in CLASS_FORMATS:
+        problems.append(f"{out}: class_format: got {class_format!r}, allowed: {', '.join(CLASS_FORMATS)}")
     if type(per_class) is not int or per_class < 1:
         problems.append(f"{out}: per_class: got {per_class!r}, allowed: a whole number from 1")
     if problems:

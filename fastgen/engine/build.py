@@ -18,11 +18,13 @@ from fastgen.engine.model_files import Sources, find_sources
 from fastgen.engine.room import Options, check_room
 from fastgen.engine.spec import BACKENDS, PRECISIONS, SPEC_FILE, read_spec, verify_files
 from fastgen.errors import EngineError, FastgenError, OutputError
-from fastgen.files import atomic_directory
+from fastgen.files import atomic_directory, sha256_json
 from fastgen.lock import file_lock
 
 ENGINES = Path("engines")
 MAX_BATCH = 1024
+NAMED_WORDS = 3
+"""Most textual-inversion words that an engine's folder is named after."""
 PACKAGES = {
     "onnxruntime": ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript", "onnxruntime"),
     "tensorrt": ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript"),
@@ -59,7 +61,7 @@ def build(
         vae: folder or hub id of a VAE that replaces the model's own.
         ip_adapter: a base or plus IP-Adapter file; None takes the one in the model folder, if there is exactly one.
         lora: NAME=PATH or NAME=PATH@SCALE, fused into the weights in this order.
-        embedding: NAME=PATH, textual-inversion words for prompts.
+        embedding: NAME=PATH, textual-inversion words for prompts; or a folder: `cat.safetensors` is the word `<cat>`.
         backend: one of BACKENDS.
         precision: one of PRECISIONS: what the components compute in; inputs and outputs stay float32.
         compile: run UNet and VAE decoder through torch.compile; for the torch backend. Faster on a GPU, and compiled
@@ -144,8 +146,15 @@ def _command(once: Mapping[str, Any], repeated: Mapping[str, Sequence[str]]) -> 
 
 
 def engine_name(sources: Sources, *, backend: str, precision: str, compile: bool, batch: int, size: int) -> str:
-    """Return for example `mini-onnxruntime-fp32-b8-s64`, with LoRA and embedding names after the model's."""
-    added = [*(lora.name for lora in sources.loras), *(embedding.name for embedding in sources.embeddings)]
+    """Return for example `mini-onnxruntime-fp32-b8-s64`, with LoRA and embedding names after the model's.
+
+    Of many embeddings it names the number and a hash: file names are not that long.
+    """
+    learned = [embedding.name for embedding in sources.embeddings]
+    if len(learned) > NAMED_WORDS:
+        content = sha256_json([embedding.to_json() for embedding in sources.embeddings])
+        learned = [f"{len(learned)}-words-{content[:8]}"]
+    added = [*(lora.name for lora in sources.loras), *learned]
     words = [sources.id.replace("/", "--"), *added, backend, precision, *(["compiled"] if compile else [])]
     return re.sub(r"[^\w.-]", "_", "-".join([*words, f"b{batch}", f"s{size}"]))
 

@@ -3,7 +3,7 @@
 A word with n vectors becomes n tokens, `<cat>`, `<cat>_1`, ..., as in diffusers; a prompt says only `<cat>`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -51,25 +51,38 @@ class Embedding:
 
 
 def parse_embeddings(texts: Sequence[str]) -> tuple[Embedding, ...]:
-    """Read NAME=PATH arguments.
+    """Read NAME=PATH arguments, and folders: `cat.safetensors` in one is the word `<cat>`.
 
     Raises:
         ModelError: a text is not of that form, its file does not exist, or a name occurs twice or inside another.
     """
-    embeddings: list[Embedding] = []
-    for text in texts:
-        name, _, rest = text.partition("=")
-        if not name or not rest or name.split() != [name]:
-            raise ModelError(f"embedding {text!r}: write NAME=PATH, for example '<my-cat>=learned_embeds.safetensors'")
-        if not Path(rest).is_file():
-            raise ModelError(f"embedding {name}: {rest} does not exist; give a .safetensors file")
-        embeddings.append(Embedding(name=name, path=Path(rest)))
+    embeddings = [embedding for text in texts for embedding in _parse(text)]
     for one, other in permutations(embeddings, 2):
         if one.name in other.name:
             raise ModelError(
                 f"embedding {one.name!r} is a part of {other.name!r}, so that prompts would be ambiguous; rename one"
             )
     return tuple(embeddings)
+
+
+def _parse(text: str) -> Iterator[Embedding]:
+    """The words of one argument."""
+    name, _, rest = text.partition("=")
+    if not rest and Path(text).is_dir():
+        files = sorted(Path(text).glob("*.safetensors"))
+        if not files:
+            raise ModelError(f"embedding {text}: this folder has no .safetensors file; one for each word is needed")
+        for file in files:
+            if file.stem.split() != [file.stem]:
+                raise ModelError(f"embedding {file}: a word has no blanks; rename the file, or give '<word>=PATH'")
+            yield Embedding(name=f"<{file.stem}>", path=file)
+        return
+    if not name or not rest or name.split() != [name]:
+        example = "for example '<my-cat>=learned_embeds.safetensors', or a folder with one file for each word"
+        raise ModelError(f"embedding {text!r}: write NAME=PATH, {example}")
+    if not Path(rest).is_file():
+        raise ModelError(f"embedding {name}: {rest} does not exist; give a .safetensors file")
+    yield Embedding(name=name, path=Path(rest))
 
 
 def add_embeddings(embeddings: Sequence[Embedding], *, tokenizer: Any, text_encoder: Any) -> None:
@@ -83,9 +96,10 @@ def add_embeddings(embeddings: Sequence[Embedding], *, tokenizer: Any, text_enco
     Raises:
         ModelError: vectors of another width, or a word that the tokenizer knows already.
     """
+    width = text_encoder.get_input_embeddings().weight.shape[1]
+    added: list[tuple[list[str], Tensor]] = []
     for embedding in embeddings:
         vectors = embedding.read()
-        width = text_encoder.get_input_embeddings().weight.shape[1]
         if vectors.shape[1] != width:
             raise ModelError(
                 f"embedding {embedding.name}: {embedding.path} has vectors of width {vectors.shape[1]}, this text "
@@ -98,8 +112,10 @@ def add_embeddings(embeddings: Sequence[Embedding], *, tokenizer: Any, text_enco
                 f"embedding {embedding.name}: the tokenizer knows {known or words} already; "
                 f"choose another name, for example '<{embedding.name}>'"
             )
-        text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        with torch.no_grad():
+        added.append((words, vectors))
+    text_encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        for words, vectors in added:
             text_encoder.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(words)] = vectors
 
 

@@ -130,8 +130,8 @@ class Encoder:
         tokens = {row.id or "": [_key(row.ref)] for row in rows if row.ref and needs_tokens(row)}
         moments = {row.id or "": [_key(row.ref)] for row in rows if row.ref and row.mode == "img2img"}
         failed = self._prepare_references(self._inverted, inversions, self._to_invert)
-        failed |= self._prepare_references(self._moments, moments, self._squash)
-        return failed | self._prepare_references(self._tokens, tokens, self._squash)
+        failed |= self._prepare_references(self._moments, moments, self._fitted)
+        return failed | self._prepare_references(self._tokens, tokens, self._fitted)
 
     def _prepare_references(
         self, cache: Cache, wanted: Mapping[str, Sequence[Hashable]], load: Callable[[Any], object]
@@ -167,24 +167,25 @@ class Encoder:
         given = [_key(ref) for ref in refs if ref is not None]
         if not given:
             return empty.expand(len(refs), *empty.shape[1:])
-        found = iter(self._tokens.rows(given, self._squash))
+        found = iter(self._tokens.rows(given, self._fitted))
         return torch.stack([empty[0] if ref is None else next(found) for ref in refs])
 
     def moments(self, refs: Sequence[Ref]) -> Tensor:
         """Mean and log variance of the VAE's posterior for start images, float32 (B, 2C, h, w)."""
-        return self._moments.rows([_key(ref) for ref in refs], self._squash)
+        return self._moments.rows([_key(ref) for ref in refs], self._fitted)
 
     def inverted(self, row: Row) -> tuple[Tensor, Tensor]:
         """Inverted references of a row of mode latent, twice float32 (C, h, w)."""
         first, second = self._inverted.rows(inversions_of(row), self._to_invert)
         return first, second
 
-    def _squash(self, ref: Ref) -> "Image.Image":
-        """The reference at the engine's size, bilinear, aspect not kept (as DALDA does)."""
-        from PIL import Image
+    def _fitted(self, ref: Ref) -> "Image.Image":
+        """The reference at the engine's size, bilinear: aspect not kept (as DALDA does), or cut to its centre."""
+        from PIL import Image, ImageOps
 
-        spec = self._engine.spec
-        return self._load(ref).convert("RGB").resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+        side, method = (self._engine.spec.width, self._engine.spec.height), Image.Resampling.BILINEAR
+        image = self._load(ref).convert("RGB")
+        return ImageOps.fit(image, side, method) if ref.fit == "center_crop" else image.resize(side, method)
 
     def _to_invert(self, key: Inversion) -> "tuple[Inversion, Image.Image]":
         """The reference at the engine's size, Lanczos, aspect not kept (as Diff-II does)."""
@@ -230,5 +231,5 @@ def _texts_of(row: Row) -> list[str]:
 
 
 def _key(ref: Ref) -> Ref:
-    """What the pixels of a reference depend on; its role does not matter."""
-    return replace(ref, role=("ip",))
+    """What the pixels of a reference depend on; its role and the size it is said to have do not matter."""
+    return replace(ref, role=("ip",), size=None)

@@ -12,21 +12,15 @@ high bin reach up to 0.4 + 0.1 sqrt(n) (`high_max="grow_sqrt_n"`); both are opti
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgen.errors import FastgenError
-
-SAMPLERS = ("truncnorm", "clipnorm")
-HIGH_MAX = ("fixed", "grow_sqrt_n")
-LOW_IF = ("le", "lt")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise FastgenError(f"AGS option {name}: got {value!r}; allowed: {', '.join(allowed)}")
+from fastgen.row_parts import AGS_CHOICES, SCORE_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +35,8 @@ class AgsRule:
         high_max: upper bound of the high bin: "fixed" (paper) or "grow_sqrt_n" (code: 0.1 sqrt(n) above it;
             the mean still follows the fixed range).
         low_if: "le": score = alpha is low; "lt": it is high.
+        per: "image" (code): lambda is drawn for every generated image; "reference" (paper's text): once for each
+            reference, so that all its images share it.
         sigma_per_shot: standard deviation per shot.
 
     Raises:
@@ -53,18 +49,25 @@ class AgsRule:
     sampler: str = "truncnorm"
     high_max: str = "fixed"
     low_if: str = "le"
+    per: str = "image"
     sigma_per_shot: float = 0.05
 
     def __post_init__(self) -> None:
         """Check the options."""
-        _one_of("sampler", self.sampler, SAMPLERS)
-        _one_of("high_max", self.high_max, HIGH_MAX)
-        _one_of("low_if", self.low_if, LOW_IF)
+        for name, allowed in AGS_CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise FastgenError(f"AGS option {name}: got {value!r}; allowed: {', '.join(allowed)}")
         if not (math.isfinite(self.sigma_per_shot) and self.sigma_per_shot > 0):
             raise FastgenError(f"AGS option sigma_per_shot: got {self.sigma_per_shot}; it must be above 0")
         for name, (lo, hi) in (("low", self.low), ("high", self.high)):
             if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
                 raise FastgenError(f"AGS option {name}: got ({lo}, {hi}); the first must be below the second")
+
+    def with_options(self, options: Mapping[str, Any]) -> "AgsRule":
+        """The rule with those of `AGS_CHOICES` that the options have and that are not None."""
+        given = {name: options[name] for name in AGS_CHOICES if options.get(name) is not None}
+        return replace(self, **given) if given else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ class AgsDistribution:
         sigma: standard deviation of the normal before it is cut.
         lo: smallest possible lambda.
         hi: largest possible lambda.
-        sampler: how the normal is cut, one of `SAMPLERS`.
+        sampler: how the normal is cut, "truncnorm" or "clipnorm".
     """
 
     bin: str
@@ -139,7 +142,7 @@ def ags_parameters(score: float, n: int, rule: AgsRule | None = None) -> AgsDist
     """The distribution of lambda for a reference (Eq. 1 to 3).
 
     Args:
-        score: how well CLIP recognises the reference as its class; -1 to 1 (a probability, or a cosine).
+        score: how well CLIP recognises the reference as its class; -1 to 2.5 (a probability, a cosine, or a CLIPScore).
         n: configured shots per class, >= 1, also for classes that have fewer images.
         rule: the constants; the paper's when not given.
 
@@ -150,8 +153,8 @@ def ags_parameters(score: float, n: int, rule: AgsRule | None = None) -> AgsDist
         FastgenError: if the score or the number of shots is out of range.
     """
     rule = rule or AgsRule()
-    if not -1.0 - 1e-6 <= score <= 1.0 + 1e-6:  # also for NaN; the margin is float32 rounding of a cosine
-        raise FastgenError(f"AGS score: got {score}; allowed: -1 to 1")
+    if not -1.0 - 1e-6 <= score <= SCORE_MAX + 1e-6:  # also for NaN; the margin is float32 rounding of a cosine
+        raise FastgenError(f"AGS score: got {score}; allowed: -1 to {SCORE_MAX}")
     if n < 1:
         raise FastgenError(f"AGS shots: got {n}; allowed: 1 or more")
     is_low = score <= rule.alpha if rule.low_if == "le" else score < rule.alpha

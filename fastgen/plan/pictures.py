@@ -1,5 +1,6 @@
 """Opens an image file of unknown quality as plain RGB, or says what is wrong with it."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ MAX_PIXELS = 100_000_000
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Ends of file names, in lower case, that are taken for images in a folder."""
+
+EXIF_ORIENTATION = 0x0112
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are decoded, whatever the name says; others (PostScript, ...) need other programs."""
@@ -55,6 +58,19 @@ def open_picture(path: str | Path) -> "Image.Image":
     except Exception as error:  # on damaged data Pillow's decoders raise nearly anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise _bad(path, f"an image that cannot be read ({reason})", "replace it by an undamaged copy") from error
+
+
+@lru_cache(maxsize=4096)
+def picture_size(path: str | Path) -> tuple[int, int] | None:
+    """Width and height of the image that `open_picture` gives, from the head of the file; None if there is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            is_turned = picture.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            return (picture.height, picture.width) if is_turned else (picture.width, picture.height)
+    except Exception:  # on damaged data Pillow's decoders raise nearly anything
+        return None
 
 
 def _bad(path: str | Path, got: str, advice: str) -> ReferenceImageError:

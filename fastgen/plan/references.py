@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgen.errors import ReferenceImageError
+from fastgen.header_parts import PETWORLD
 from fastgen.petworld.attributes import NOVEL_PETS, OXFORD_PETS, Scene
 from fastgen.petworld.render import render, sample_scene
 from fastgen.plan.folders import check_spelling, inside, list_folders, list_images, match_names
-from fastgen.plan.pictures import SUFFIXES, open_picture
-from fastgen.records import PETWORLD, Header, Ref
+from fastgen.plan.pictures import SUFFIXES, open_picture, picture_size
+from fastgen.records import Header, Ref
 from fastgen.seeds import row_seed, stream
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ class Reference:
         from PIL import Image
 
         return Image.fromarray(render(scene, PETWORLD_SIZE))
+
+    def size(self) -> tuple[int, int] | None:
+        """Width and height of the image in pixels; None if it cannot be read, which generation will say."""
+        return (PETWORLD_SIZE, PETWORLD_SIZE) if self.file is None else picture_size(self.file)
 
     def scene(self) -> Scene | None:
         """The ground truth of a PetWorld reference; None for a file."""

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from fastgen.bank.read import Bank
 from fastgen.errors import FastgenError, FieldProblem, ReferenceImageError
 from fastgen.fields import Problems, show, unknown_fields
 from fastgen.plan.ags import AgsRule, ags_parameters, sample_uniform
 from fastgen.plan.references import Reference, References
-from fastgen.records import LAMBDA_MAX, POLICIES, Header, LambdaPolicy, Row
-from fastgen.row_parts import SHAREABLE
+from fastgen.records import Header, LambdaPolicy, Row
+from fastgen.row_parts import AGS_CHOICES, LAMBDA_MAX, POLICIES, SHAREABLE
 from fastgen.seeds import row_seed, stream
 
 Lambda = float | LambdaPolicy | None
@@ -41,6 +43,7 @@ class _Rules:
     shots: int | None
     ags: AgsRule
     scorer: Scorer | None
+    stream: np.random.Generator | None
 
 
 def plan_rows(
@@ -61,7 +64,9 @@ def plan_rows(
     A value comes from the first that has one: `overrides`, the row, the header's defaults, `engine_defaults`.
     For lambda: `policy`, the row, the header's `lambda` or `policy`, else AGS if there are references. A row
     that says `"lambda": null` has no image branch, whatever the policy. An image row is kept, but for
-    `policy` and `overrides`, and gets what it lacks; the header's prefix goes before other rows' prompts.
+    `policy` and `overrides`, and gets what it lacks; the header's prefix goes before other rows' prompts, and its
+    `ref_fit` to their references. With `seed_mode` "stream" seeds and lambdas are drawn from one generator, row after
+    row: what a row becomes then depends on the rows before it, but its image still on the planned row alone.
 
     Args:
         bank: an open bank.
@@ -72,7 +77,8 @@ def plan_rows(
         shots: n of AGS, for all rows; None: the policy's own n, else the header's `shots`, else 1.
         overrides: values by row field, such as {"steps": 20}; None means not given.
         engine_defaults: values by row field for what nobody else says, such as {"scheduler": "ddim"}.
-        rule: constants of AGS; the paper's when not given.
+        rule: constants of AGS; the paper's, with the header's `ags`, when not given. Options of a row's own policy
+            come before either.
         limit: number of rows after which the plan ends.
 
     Returns:
@@ -97,8 +103,9 @@ def plan_rows(
         policy=parse_policy(policy, header.defaults.get("shots")),
         bank_policy=bank_policy if bank_lambda is None else bank_lambda,
         shots=shots,
-        ags=rule or AgsRule(),
+        ags=rule or AgsRule().with_options(header.defaults.get("ags") or {}),
         scorer=scorer,
+        stream=np.random.default_rng(seed) if header.defaults.get("seed_mode") == "stream" else None,
     )
     return islice(_plan(bank, rules), limit)
 
@@ -124,7 +131,7 @@ def planned_count(row: Row, header: Header, references: References) -> int:
     Raises:
         ReferenceImageError: it has no reference.
     """
-    return len(references.of_class(row.class_)) if _is_paired(row, header, references) else 1
+    return len(_met(row, header, references)) if _is_paired(row, header, references) else 1
 
 
 def reference_check(references: References, header: Header) -> Callable[[Row], list[FieldProblem]]:
@@ -221,8 +228,9 @@ def _resolve_line(line: int, row: Row, rules: _Rules) -> Iterator[Row]:
     """The image rows of one row of the bank."""
     name = row.id or f"line-{line:08d}"
     if _is_paired(row, rules.header, rules.references, rules.policy):
-        for reference in rules.references.of_class(row.class_):
-            paired = replace(row, id=f"{name}~{reference.key}", ref=reference.as_ref())
+        for reference in _met(row, rules.header, rules.references):
+            ref = replace(reference.as_ref(), size=reference.size())
+            paired = replace(row, id=f"{name}~{reference.key}", ref=ref, shot=None)
             yield _resolve(paired, rules, is_resolved=False, reference=reference)
     else:
         yield _resolve(replace(row, id=name), rules, is_resolved=row.is_image_row)
@@ -239,11 +247,19 @@ def _resolve(row: Row, rules: _Rules, *, is_resolved: bool, reference: Reference
         row,
         prompt=prefix + row.prompt,  # put together, never formatted: a sentence may hold braces
         label=row.label if row.label is not None else rules.header.label_of(row.class_),
-        seed=row.seed if row.seed is not None else row_seed(rules.seed, row.id or ""),
+        seed=row.seed if row.seed is not None else _new_seed(row, rules),
     )
+    if row.ref is not None and row.ref.fit is None and not is_resolved:
+        row = replace(row, ref=replace(row.ref, fit=rules.header.defaults.get("ref_fit")))
     if row.ref is not None and row.mode == "img2img" and "init" not in row.ref.role:
         row = replace(row, ref=replace(row.ref, role=("init",) if weight is None else (*row.ref.role, "init")))
     return _with_lambda(row, weight, rules, reference)
+
+
+def _new_seed(row: Row, rules: _Rules) -> int:
+    if rules.stream is None:
+        return row_seed(rules.seed, row.id or "")
+    return int(rules.stream.integers(2**64, dtype=np.uint64))
 
 
 def _wanted_lambda(row: Row, rules: _Rules) -> Lambda:
@@ -266,12 +282,16 @@ def _with_lambda(row: Row, weight: Lambda, rules: _Rules, reference: Reference |
         return replace(row, lambda_=None, lambda_null=True, **NO_PROVENANCE)
     if not isinstance(weight, LambdaPolicy):
         return row if weight == row.lambda_ else replace(row, lambda_=weight, **NO_PROVENANCE)
-    rng = stream(row.seed, "lambda")
+    rng = rules.stream or stream(row.seed, "lambda")
     if weight.policy == "uniform":
         drawn = sample_uniform(rng, weight.lo, weight.hi)
         return replace(row, lambda_=drawn, **{**NO_PROVENANCE, "lambda_sampler": "uniform"})
     score = row.score if row.score is not None else _score(row, rules, reference)
-    found = ags_parameters(score, rules.shots or weight.n, rules.ags)
+    rule = rules.ags.with_options({name: getattr(weight, name) for name in AGS_CHOICES})
+    found = ags_parameters(score, rules.shots or weight.n or rules.header.defaults.get("shots") or 1, rule)
+    if rule.per == "reference":
+        assert row.ref is not None
+        rng = stream(row_seed(rules.seed, f"reference/{row.ref.id}"), "lambda")
     return replace(
         row,
         score=score,
@@ -291,6 +311,17 @@ def _score(row: Row, rules: _Rules, reference: Reference | None) -> float:
         )
     assert row.ref is not None
     return rules.scorer(reference or rules.references.find(row.ref, label=row.label))
+
+
+def _met(row: Row, header: Header, references: References) -> list[Reference]:
+    """The references that a paired row meets: all of its class; or those of its shot, that is every n-th one, where n
+    is the number of shots that the bank is made for.
+
+    Raises:
+        ReferenceImageError: the class has none.
+    """
+    found = references.of_class(row.class_)
+    return found if row.shot is None else found[row.shot :: header.defaults["shots"]]
 
 
 def _mode(row: Row, header: Header) -> str:

@@ -4,7 +4,9 @@ The published number is not a cosine: it is the probability of the true class am
 
     s = softmax_c(exp(logit_scale) cos(f_img(x), f_txt("a photo of a {c}")))[y]
 
-With the plain cosine, which the paper's text names, the threshold 0.3 splits noise; it is here as an option.
+With the plain cosine, which the paper's text names, the threshold 0.3 splits noise; it is here as an option, and so
+is CLIPScore, 2.5 max(cos, 0). The image is the reference as it is on disk, cut to its centre square by CLIP's own
+preprocessing; squashed to a square, as the generator sees it, an elongated one may change its bin.
 """
 
 from collections.abc import Sequence
@@ -15,12 +17,15 @@ from numpy.typing import NDArray
 
 from fastgen.clip import ScoringClip
 from fastgen.errors import FastgenError
+from fastgen.header_parts import SCORE_FITS, SCORES
 from fastgen.plan.references import Reference
 
 if TYPE_CHECKING:
     from PIL import Image
 
-KINDS = ("softmax", "cosine")
+CLIPSCORE_WEIGHT = 2.5
+SQUASHED_SIDE = 512
+"""Side of the square that DALDA's code squashes references to, in pixels."""
 
 
 def class_texts(classes: Sequence[str], template: str) -> list[str]:
@@ -49,7 +54,7 @@ def class_scores(
         texts: (C, D), rows of length 1, one for every class of the bank, never for a part of them.
         labels: the true class of each image, N numbers from 0 to C - 1.
         scale: factor of the cosines, exp(logit_scale).
-        kind: "softmax" (0 to 1) or "cosine" (-1 to 1).
+        kind: "softmax" (0 to 1), "cosine" (-1 to 1) or "clipscore" (0 to 2.5).
 
     Returns:
         float64 (N,).
@@ -57,18 +62,29 @@ def class_scores(
     Raises:
         FastgenError: if `kind` is not allowed.
     """
-    if kind not in KINDS:
-        raise FastgenError(f"score kind: got {kind!r}; allowed: {', '.join(KINDS)}")
+    _one_of("score kind", kind, SCORES)
     all_texts = texts.astype(np.float64)
     # image by image: one product of two matrices rounds differently with the number of images
     products = [all_texts @ image for image in images.astype(np.float64)]
     cosines = np.asarray(products, np.float64).reshape(len(images), len(texts))
     rows, columns = np.arange(len(cosines)), np.asarray(labels, np.int64)
-    if kind == "cosine":
-        return np.clip(cosines[rows, columns], -1.0, 1.0)
+    if kind != "softmax":
+        own = np.clip(cosines[rows, columns], -1.0, 1.0)
+        return own if kind == "cosine" else CLIPSCORE_WEIGHT * np.maximum(own, 0.0)
     logits = scale * (cosines - cosines.max(axis=1, keepdims=True))
     powers = np.exp(logits)
     return powers[rows, columns] / powers.sum(axis=1)
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise FastgenError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
+
+
+def _squashed(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    return image.resize((SQUASHED_SIDE, SQUASHED_SIDE), Image.Resampling.BILINEAR)
 
 
 class ClipScorer:
@@ -84,6 +100,7 @@ class ClipScorer:
         *,
         template: str = "a photo of a {class}",
         kind: str = "softmax",
+        fit: str = "center_crop",
         decimals: int | None = None,
     ) -> None:
         """Embeds the class texts.
@@ -92,22 +109,26 @@ class ClipScorer:
             clip: the model.
             classes: all classes of the bank, in the header's order.
             template: the header's `score_template`.
-            kind: "softmax" or "cosine".
+            kind: "softmax", "cosine" or "clipscore".
+            fit: "center_crop" of the reference as it is on disk, or "squash" it to a square before.
             decimals: rounds the scores; the official code rounds to 5.
 
         Raises:
-            FastgenError: if the template or the kind is not allowed.
+            FastgenError: if the template, the kind or the fit is not allowed.
         """
-        if kind not in KINDS:
-            raise FastgenError(f"score kind: got {kind!r}; allowed: {', '.join(KINDS)}")
+        _one_of("score kind", kind, SCORES)
+        _one_of("score fit", fit, SCORE_FITS)
         self.kind = kind
+        self.fit = fit
         self.decimals = decimals
         self._clip = clip
         self._texts = clip.embed_texts(class_texts(classes, template))
         self._known: dict[tuple[str, int], float] = {}
 
     def scores(self, images: "Sequence[Image.Image]", labels: Sequence[int]) -> NDArray[np.float64]:
-        """Scores N images, as they are on disk (not squashed), with their labels; float64 (N,)."""
+        """Scores N images, as they are on disk, with their labels; float64 (N,)."""
+        if self.fit == "squash":
+            images = [_squashed(image) for image in images]
         # one image at a time: in a larger batch the last bits of a score depend on the images beside it, and
         # lambda with them; then a rank, a limit or a resumed run would draw other lambdas
         vectors = self._clip.embed_images(images, batch=1)

@@ -10,14 +10,21 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastgen.bank.read import open_bank
 from fastgen.engine.load import check_provider
 from fastgen.errors import FastgenError, OutputError
 from fastgen.job import StopSignal, job_share
 from fastgen.production.bank_check import BankCheck, Order, is_long, is_long_plan
 from fastgen.production.plan_file import count_lines, write_plan
 from fastgen.production.progress import say
-from fastgen.production.setup import Arguments, EngineFacts, check_everything, engine_facts, planned_rows, signature_of
+from fastgen.production.setup import (
+    Arguments,
+    EngineFacts,
+    bank_of,
+    check_everything,
+    engine_facts,
+    planned_rows,
+    signature_of,
+)
 from fastgen.production.work import RunReport, Work
 from fastgen.records import Row
 from fastgen.shards.layout import Layout, check_signature, rank_lock
@@ -42,6 +49,7 @@ def plan(
     scheduler: str | None = None,
     limit: int | None = None,
     clip: str | None = None,
+    profile: str | None = None,
 ) -> Iterator[Row]:
     """Yield the resolved rows that `run` would generate with the same arguments, without generating.
 
@@ -51,7 +59,7 @@ def plan(
         FastgenError: as `run`. A bank of at most 100 000 rows is checked before the first row; a longer one meanwhile,
             and what is wrong with it is raised while iterating, at the latest after the last row.
     """
-    arguments = _arguments(bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip)
+    arguments = _arguments(bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile)
     facts = engine_facts(engine)
     if is_long(arguments.bank):
         return _plan_unchecked(arguments, facts)
@@ -59,7 +67,7 @@ def plan(
 
 
 def _plan_unchecked(arguments: Arguments, facts: EngineFacts) -> Iterator[Row]:
-    rows = planned_rows(arguments, open_bank(arguments.bank), facts)
+    rows = planned_rows(arguments, bank_of(arguments), facts)
     with BankCheck(Order(arguments=arguments, facts=facts)) as check:
         try:
             for number, row in enumerate(rows):
@@ -91,6 +99,7 @@ def run(
     shard_size: int = SHARD_SIZE,
     limit: int | None = None,
     clip: str | None = None,
+    profile: str | None = None,
     quiet: bool = False,
 ) -> RunReport:
     """Generate the images of a bank into an output folder; called again, it makes what is missing.
@@ -114,6 +123,8 @@ def run(
         shard_size: rows per shard.
         limit: stop the plan after that many rows.
         clip: scores references for AGS: a folder, or NAME=WEIGHTS of open_clip; None takes the model's own.
+        profile: "dalda-paper" or "dalda-official", in place of what the bank says where the two differ: the options
+            of AGS, the fit of references, and the mode of seeds.
         quiet: print nothing.
 
     Returns:
@@ -124,7 +135,7 @@ def run(
             started with other arguments.
         Interrupted: a signal stopped it; what was made is saved.
     """
-    arguments = _arguments(bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip)
+    arguments = _arguments(bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile)
     for name, value in (("--shard-size", shard_size), ("--batch", batch)):
         if value is not None and value < 1:
             raise FastgenError(f"got {name} {value}; allowed: 1 or more")
@@ -141,7 +152,7 @@ def run(
     if job.world > 1 or job.source != "one process":
         tell(str(job))
     with StopSignal() as stop:
-        signature = signature_of(arguments, open_bank(arguments.bank), facts, world=job.world, shard_size=shard_size)
+        signature = signature_of(arguments, bank_of(arguments), facts, world=job.world, shard_size=shard_size)
         is_planned = _ensure_plan(arguments, facts, layout, signature=signature, stop=stop, tell=tell)
         order = Order(arguments=arguments, facts=facts, layout=layout, signature=signature)
         with rank_lock(layout, job.rank), nullcontext() if is_planned else BankCheck(order) as check:
@@ -195,6 +206,7 @@ def _arguments(
     scheduler: str | None,
     limit: int | None,
     clip: str | None,
+    profile: str | None,
 ) -> Arguments:
     return Arguments(
         bank=Path(bank),
@@ -207,4 +219,5 @@ def _arguments(
         scheduler=scheduler,
         limit=limit,
         clip=clip,
+        profile=profile,
     )

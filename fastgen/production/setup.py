@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastgen.bank.defaults import check_profile, with_profile
 from fastgen.bank.read import Bank, check_bank, open_bank
 from fastgen.engine.spec import EngineSpec, read_spec
 from fastgen.errors import EngineError, FastgenError, FieldProblem
@@ -39,6 +40,7 @@ class Arguments:
     scheduler: str | None
     limit: int | None
     clip: str | None
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bank can make good.
@@ -50,6 +52,7 @@ class Arguments:
             if value is not None and value < least:
                 raise FastgenError(f"got {name} {value}; allowed: {least} or more")
         parse_policy(self.policy)
+        check_profile(self.profile)
         scheduler_name(self.scheduler, {})
         check_values(self.overrides, "option")
 
@@ -62,7 +65,8 @@ class Arguments:
         """Everything that decides the plan, for plan.json."""
         names = ("refs", "shots", "policy", "steps", "guidance", "scheduler", "limit", "clip")
         values = {name: getattr(self, name) for name in names}
-        return {**values, "policy": None if self.policy is None else str(self.policy)}
+        values["policy"] = None if self.policy is None else str(self.policy)
+        return values if self.profile is None else {**values, "profile": self.profile}
 
     def command(self, **more: object) -> str:
         """The shell command that says the same."""
@@ -129,6 +133,21 @@ def engine_facts(engine: "str | Path | Engine | None") -> EngineFacts:
     return EngineFacts(folder=folder, fingerprint=spec.fingerprint, spec=spec, scheduler_config=config)
 
 
+def bank_of(arguments: Arguments) -> Bank:
+    """Open the bank; its header is as the profile wants it.
+
+    Raises:
+        BankError: the file cannot be read, or its line 1 is no good header.
+    """
+    return _profiled(open_bank(arguments.bank), arguments)
+
+
+def _profiled(bank: Bank, arguments: Arguments) -> Bank:
+    if arguments.profile is None:
+        return bank
+    return Bank(bank.path, with_profile(bank.header, arguments.profile), sha256=bank.sha256, count=bank.count)
+
+
 def references_of(bank: Bank, arguments: Arguments) -> References:
     """The references that the arguments and the bank's header name.
 
@@ -156,8 +175,8 @@ def check_everything(
         BankError: with up to 20 problems of the bank.
         ReferenceImageError: the folder of references does not exist.
     """
-    header = open_bank(arguments.bank).header
-    references = references_of(Bank(arguments.bank, header), arguments)
+    opened = bank_of(arguments)
+    header, references = opened.header, references_of(opened, arguments)
     given = {name: value for name, value in arguments.overrides.items() if value is not None}
     defaults = {**facts.defaults, **header.row_defaults(), **given}
     reference_problems = reference_check(references, header)
@@ -170,7 +189,7 @@ def check_everything(
         count += 0 if problems else planned_count(row, header, references)
         return [*problems, *engine_problems(row.with_defaults(defaults), facts.spec)]
 
-    bank = check_bank(arguments.bank, refs=arguments.refs, row_check=row_check)
+    bank = _profiled(check_bank(arguments.bank, refs=arguments.refs, row_check=row_check), arguments)
     return bank, count if arguments.limit is None else min(count, arguments.limit)
 
 
@@ -207,7 +226,15 @@ def _lazy_scorer(arguments: Arguments, header: Header, spec: EngineSpec) -> Call
             from fastgen.plan.score import ClipScorer
 
             clip = ScoringClip.load(arguments.clip or clip_of(spec))
-            scorer = ClipScorer(clip, header.classes, template=header.score_template)
+            rules = header.defaults.get("ags") or {}
+            scorer = ClipScorer(
+                clip,
+                header.classes,
+                template=header.score_template,
+                kind=rules.get("score") or "softmax",
+                fit=rules.get("score_fit") or "center_crop",
+                decimals=rules.get("score_round"),
+            )
         return scorer(reference)
 
     return score

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgen import __version__
-from fastgen.bank.read import open_bank
 from fastgen.engine.load import load_engine
 from fastgen.errors import FastgenError, Interrupted, OutputError
 from fastgen.generate.encode import Encoder
@@ -23,7 +22,7 @@ from fastgen.production.bank_check import BankCheck
 from fastgen.production.disk import check_disk
 from fastgen.production.plan_file import PlanReader, PlanStream, count_lines
 from fastgen.production.progress import RunProgress
-from fastgen.production.setup import Arguments, EngineFacts, planned_rows, references_of
+from fastgen.production.setup import Arguments, EngineFacts, bank_of, planned_rows, references_of
 from fastgen.shards.layout import (
     RUN_FORMAT,
     UNCHECKED,
@@ -188,10 +187,11 @@ class Work:
         refuse_foreign(self.layout, self.identity, rank)
         before = scan(self.layout, self.identity, rank=rank, rows=sys.maxsize, unchecked=True)
         limit = self.arguments.limit
-        least = count_lines(self.arguments.bank, limit=limit) - 1  # every row becomes at least one image
+        bank = bank_of(self.arguments)
+        # Every row becomes at least one image, but for those of shots that this run does not take.
+        least = (count_lines(self.arguments.bank, limit=limit) - 1) // (bank.header.defaults.get("shots") or 1)
         check_disk(self.layout, self.identity, before, rank=rank, rows=least if limit is None else min(least, limit))
         tools.progress.expect(None, there=before.rows)
-        bank = open_bank(self.arguments.bank)
         plan = PlanStream(planned_rows(self.arguments, bank, self.facts), bank.header)
         try:
             for shard in count():
@@ -227,7 +227,7 @@ class Work:
 
     def _make(self, before: Progress, tools: _Tools) -> None:
         """Make every missing row, shard by shard."""
-        plan = PlanReader(self.layout, open_bank(self.arguments.bank).header)
+        plan = PlanReader(self.layout, bank_of(self.arguments).header)
         try:
             for shard, indices in rank_shards(self.identity, rank=self.job.rank, rows=self.total):
                 if missing := missing_indices(before, shard, indices):
@@ -243,7 +243,7 @@ class Work:
         self.stop.check()
         engine = self.engine or load_engine(self.facts.folder or "", provider=self.provider)
         self._device = str(engine.device)
-        encoder = Encoder(engine, references_of(open_bank(self.arguments.bank), self.arguments).load)
+        encoder = Encoder(engine, references_of(bank_of(self.arguments), self.arguments).load)
         with progress, ShardWriter(self.identity, rank=self.job.rank) as writer:
             yield _Tools(engine=engine, encoder=encoder, writer=writer, progress=progress)
 

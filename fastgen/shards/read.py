@@ -231,6 +231,23 @@ class Output(Sequence[dict[str, Any]]):
         file, place = self._find(number)
         return file.image(place)
 
+    def source_image(self, number: int) -> np.ndarray:
+        """Return the image of row `number` at the size of its reference, uint8 (h, w, 3): what DALDA's code stores.
+
+        It is resized bilinearly; the shard holds it at the engine's size, without this second resampling.
+
+        Raises:
+            OutputError: the stored image is damaged, or the row's reference has no size.
+            IndexError: no such row.
+        """
+        from PIL import Image
+
+        size = (self[number].get("ref") or {}).get("size")
+        if size is None:
+            raise OutputError(f"{self.path}: row {number} has no ref.size; fastgen plan gives it to rows that it pairs")
+        picture = Image.fromarray(self.image(number))
+        return np.asarray(picture.resize((size[0], size[1]), Image.Resampling.BILINEAR))
+
     def images(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the images of several rows, uint8 (len(numbers), H, W, 3)."""
         return np.stack([self.image(int(number)) for number in numbers])

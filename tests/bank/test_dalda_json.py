@@ -30,6 +30,7 @@ def test_a_good_file(tmp_path):
         "policy": "ags",
         "prefix": "best quality, high quality, ",
         "negative_prompt": "monochrome, lowres, bad anatomy, worst quality, low quality",
+        "scheduler": "ddim",
         "method": "dalda",
     }
     assert header.provenance["kind"] == "dalda json"

@@ -74,6 +74,7 @@ def test_a_good_model(tmp_path):
         "policy": "ags",
         "prefix": "best quality, high quality, ",
         "negative_prompt": "monochrome, lowres, bad anatomy, worst quality, low quality",
+        "scheduler": "ddim",
         "method": "dalda",
     }
     assert bank.prompts["Maine Coon"] == [f"A photo of a Maine Coon on meadow number {i}." for i in range(3)]
@@ -83,6 +84,7 @@ def test_a_good_model(tmp_path):
     ]
     made = bank.header.provenance
     assert {name: made[name] for name in made if name not in ("date", "instruction_sha256")} == {
+        "profile": "dalda-paper",
         "kind": "llm",
         "model": "m",
         "endpoint": server.url.split("/")[2],

@@ -53,7 +53,7 @@ BAD_BANKS = {
     "infinite number": (text_of(HEADER, GOOD, json.dumps(GOOD)[:-1] + ', "score": Infinity}'), 3, "the line",
         "Infinity", "finite numbers"),
     "overflowing number": (text_of(HEADER, GOOD, json.dumps(GOOD)[:-1] + ', "score": 1e999}'), 3, "score",
-        "Infinity", "a number from -1 to 1"),
+        "Infinity", "a number from -1 to 2.5"),
     "NUL in prompt": (with_row(prompt="a\0b"), 3, "prompt", '"a\\u0000b"', "without NUL"),
     "duplicate key": (text_of(HEADER, GOOD, '{"class": "pug", "prompt": "a", "prompt": "b"}'), 3, "prompt",
         'the key "prompt" 2 times', "each key once"),

@@ -37,7 +37,7 @@ def test_templates_and_copies_multiply(tmp_path):
         template=["{class}", "two {class}"],
         per_class=2,
         name="n",
-        underscores=True,
+        class_format="underscore",
     )
     assert open_bank(path).header.name == "n"
     assert [r.prompt for r in rows_of(path)] == [
@@ -46,6 +46,21 @@ def test_templates_and_copies_multiply(tmp_path):
     ]
     assert len({r.id for r in rows_of(path)}) == 8
     assert {r.class_ for r in rows_of(path)} == set(CLASSES)
+
+
+def test_the_profiles_make_it_daldas_base_bank(tmp_path):
+    """The name with spaces, as the paper writes it, or with underscores, as the code does."""
+    for profile, prompt in (("dalda-paper", "a photo of a tabby cat"), ("dalda-official", "a photo of a tabby_cat")):
+        path = write_template_bank(CLASSES, tmp_path / "b.jsonl", profile=profile, defaults={"prefix": "", "steps": 9})
+        header, rows = open_bank(path).header, rows_of(path)
+        assert (rows[0].prompt, rows[0].method, rows[0].class_) == (prompt, "dalda-base", "tabby cat")
+        assert header.provenance["profile"] == profile
+        assert header.defaults["prefix"] == "" and header.defaults["steps"] == 9
+        assert header.defaults["negative_prompt"] == "monochrome, lowres, bad anatomy, worst quality, low quality"
+        assert (header.defaults["scheduler"], header.defaults["policy"]) == ("ddim", "ags")
+        assert ("ags" in header.defaults) == (profile == "dalda-official")
+    plain = write_template_bank(CLASSES, tmp_path / "b.jsonl", profile="dalda-official", class_format="plain")
+    assert rows_of(plain)[0].prompt == "a photo of a tabby cat"
 
 
 def test_names_with_braces_are_put_in_as_they_are(tmp_path):
@@ -64,6 +79,7 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path):
         (CLASSES, {"template": "a photo"}, "got 'a photo', allowed: text with {class}"),
         (CLASSES, {"template": "a {name} {class}"}, "with {name}, allowed: text with {class} and no other"),
         (CLASSES, {"template": []}, "template: got none"),
+        (CLASSES, {"class_format": "snake"}, "class_format: got 'snake', allowed: plain, underscore"),
         (CLASSES, {"per_class": 0}, "per_class: got 0, allowed: a whole number from 1"),
         (CLASSES, {"score_template": "x"}, "b.jsonl:1: field 'score_template': got \"x\""),
         (CLASSES, {"defaults": {"stps": 1}}, "b.jsonl:1: field 'defaults.stps': got an unknown field"),

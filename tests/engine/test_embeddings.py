@@ -118,6 +118,55 @@ def test_arguments(tmp_path):
             parse_embeddings(texts)
 
 
+def test_a_folder_holds_a_word_in_each_file(tmp_path):
+    folder = tmp_path / "words"
+    folder.mkdir()
+    with pytest.raises(ModelError, match="words: this folder has no .safetensors file; one for each word"):
+        parse_embeddings([str(folder)])
+    for name in ("maine_coon", "abyssinian"):
+        (folder / f"{name}.safetensors").write_bytes(b"weights")
+    (folder / "loss.json").write_text("{}")
+    found = parse_embeddings([str(folder), f"<x>={folder / 'abyssinian.safetensors'}"])
+    assert [(e.name, e.path.name) for e in found] == [
+        ("<abyssinian>", "abyssinian.safetensors"),
+        ("<maine_coon>", "maine_coon.safetensors"),
+        ("<x>", "abyssinian.safetensors"),
+    ]
+    with pytest.raises(ModelError, match="rename one"):
+        parse_embeddings([str(folder), f"<abyssinian>={folder / 'maine_coon.safetensors'}"])
+    (folder / "a b.safetensors").write_bytes(b"weights")
+    with pytest.raises(ModelError, match="a word has no blanks"):
+        parse_embeddings([str(folder)])
+
+
+def test_many_words_are_added_as_diffusers_adds_each(tokenizer, text_encoder, tmp_path):
+    vectors = {f"<word_{i}>": torch.randn(1 + i % 2, TEXT_WIDTH) for i in range(20)}
+    for name, value in vectors.items():
+        save_file({name: value}, tmp_path / f"{name[1:-1]}.safetensors")
+    words, encoder = copy.deepcopy(tokenizer), copy.deepcopy(text_encoder)
+    add_embeddings(parse_embeddings([str(tmp_path)]), tokenizer=words, text_encoder=encoder)
+    table = encoder.get_input_embeddings().weight
+    assert len(table) == len(words) == len(tokenizer) + 30
+    for name, value in vectors.items():
+        ids = words(expand_prompts([name], words)[0], add_special_tokens=False).input_ids
+        assert torch.equal(table[ids], value), name
+    assert torch.equal(table[: len(tokenizer)], text_encoder.get_input_embeddings().weight)
+
+
+def test_an_engine_of_many_words_has_a_name_that_a_file_system_takes(tiny_model, tmp_path):
+    from fastgen.engine.build import engine_name
+    from fastgen.engine.model_files import find_sources
+
+    options = {"backend": "torch", "precision": "fp32", "compile": False, "batch": 8, "size": 64}
+    names = []
+    for value in (0.0, 1.0):
+        for i in range(102):
+            save_file({"x": torch.full((1, TEXT_WIDTH), value)}, tmp_path / f"class_{i:03d}.safetensors")
+        sources = find_sources(tiny_model, embeddings=parse_embeddings([str(tmp_path)]))
+        names.append(engine_name(sources, **options))
+    assert "-102-words-" in names[0] and len(names[0]) < 100 and names[0] != names[1]
+
+
 def test_rows_may_only_want_words_that_the_engine_has():
     engine = FakeEngine()
     engine.spec.words = ("<cat-toy>",)

@@ -67,6 +67,30 @@ def test_the_published_range_needs_the_softmax():
     assert class_scores(image, texts, [0], scale=100.0, kind="cosine")[0] == pytest.approx(0.30)
 
 
+def test_clipscore_is_the_cosine_two_and_a_half_times_and_never_negative(clip):
+    texts = np.eye(2, dtype=np.float32)
+    images = np.array([[0.3, 0.1], [-0.3, 0.1]], np.float32)
+    found = class_scores(images, texts, [0, 0], scale=100.0, kind="clipscore")
+    np.testing.assert_allclose(found, [0.75, 0.0], rtol=1e-6)
+    cosines = ClipScorer(clip, CLASSES, kind="cosine").scores(pictures(3), [0, 1, 2])
+    scores = ClipScorer(clip, CLASSES, kind="clipscore").scores(pictures(3), [0, 1, 2])
+    np.testing.assert_allclose(scores, 2.5 * np.maximum(cosines, 0))
+
+
+def test_an_elongated_image_is_cut_to_its_centre_unless_asked_to_be_squashed(clip):
+    """Card, mistake 9: scored on the squashed canvas, the bin changes for elongated images."""
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 200, 3), np.uint8)
+    wide, other = Image.fromarray(pixels), pixels.copy()
+    other[:, :60] = other[:, 140:] = 0
+    as_it_is, same_centre = ClipScorer(clip, CLASSES).scores([wide, Image.fromarray(other)], [0, 0])
+    assert as_it_is == same_centre, "what is beside the centre square does not count"
+    squashed = ClipScorer(clip, CLASSES, fit="squash").scores([wide], [0])[0]
+    by_hand = ClipScorer(clip, CLASSES).scores([wide.resize((512, 512), Image.Resampling.BILINEAR)], [0])[0]
+    assert squashed == by_hand != pytest.approx(as_it_is, rel=1e-5)
+    with pytest.raises(FastgenError, match="score fit: got 'crop'; allowed: center_crop, squash"):
+        ClipScorer(clip, CLASSES, fit="crop")
+
+
 def test_a_score_does_not_depend_on_the_images_beside_it_in_any_bit(clip):
     scorer = ClipScorer(clip, CLASSES)
     together = scorer.scores(pictures(3), [0, 1, 2])
@@ -84,7 +108,7 @@ def test_the_template_and_underscores(clip):
     ]
     with pytest.raises(FastgenError, match="must hold {class}"):
         class_texts(["x"], "a photo")
-    with pytest.raises(FastgenError, match="score kind: got 'clip'; allowed: softmax, cosine"):
+    with pytest.raises(FastgenError, match="score kind: got 'clip'; allowed: softmax, cosine, clipscore"):
         ClipScorer(clip, CLASSES, kind="clip")
     with pytest.raises(FastgenError, match="score kind: got 'x'"):
         class_scores(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), [0, 1], scale=1.0, kind="x")

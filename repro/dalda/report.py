@@ -1,0 +1,106 @@
+"""Writes docs/dalda: results.json, README.md and the figures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastgen.files import atomic_write_text
+from repro.dalda.arms import TABLE, WORLDS
+from repro.dalda.figures import write_figures
+from repro.dalda.relations import DISTANCE, Relation, relations
+from repro.dalda.results import Results, bootstrap
+
+DIVERSITY = ("clip_i_ref", "clip_i_intra", f"{DISTANCE}_ref", f"{DISTANCE}_intra")
+VERDICTS = {"holds": "holds", "open": "open: an interval contains zero", "fails": "does not hold"}
+
+
+def write_report(results: Results, folder: Path, *, command: str, facts: Mapping[str, Any]) -> Path:
+    """Writes everything that is derived from the results.
+
+    Args:
+        results: of all arms.
+        folder: for the files.
+        command: that made them.
+        facts: about the run: steps, seeds, minutes, hardware.
+
+    Returns:
+        path of README.md.
+    """
+    measured = relations(results)
+    tables = {world: _table(results, world) for world in WORLDS}
+    figures = write_figures(results, folder)
+    content = {
+        "command": command,
+        **facts,
+        "images": results.images,
+        "scores": {world: float(results.scores(world).mean()) for world in WORLDS},
+        "tables": tables,
+        "relations": [relation.to_json() for relation in measured],
+    }
+    atomic_write_text(folder / "results.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    atomic_write_text(folder / "README.md", _page(content, measured, figures))
+    return folder / "README.md"
+
+
+def _table(results: Results, world: str) -> list[dict[str, Any]]:
+    """Real images alone, then every method: diversity and accuracy with intervals."""
+    real = {"method": "real alone", "accuracy": bootstrap(results.accuracy(world, "llm-ags", "real")).to_json()}
+    rows: list[dict[str, Any]] = [real]
+    for arm in (arm for arm in TABLE if results.has(world, arm.name)):
+        diversity = {name: bootstrap(results.metric(world, arm.name, name)).to_json() for name in DIVERSITY}
+        accuracy = bootstrap(results.accuracy(world, arm.name)).to_json()
+        rows.append({"method": arm.title, **diversity, "accuracy": accuracy})
+    return rows
+
+
+def _page(content: Mapping[str, Any], measured: Sequence[Relation], figures: Sequence[Path]) -> str:
+    counts = {verdict: sum(r.verdict == verdict for r in measured) for verdict in VERDICTS}
+    lines = [
+        "# DALDA in miniature",
+        "",
+        f"Written by `{content['command']}`: {content['images']} images, {len(content['seeds'])} seeds, "
+        f"{content['steps']} steps, {content['minutes']:.0f} minutes of "
+        f"{content['hardware']['cores']} cores, {content['hardware']['cpu']}. Numbers: [results.json](results.json).",
+        "",
+        "HC is PetWorld's 37 breeds, which the embedded CLIP recognises (mean score "
+        f"{content['scores']['HC']:.2f}); LC its 12 novel breeds, which neither CLIP nor generator has seen "
+        f"({content['scores']['LC']:.2f}). One real picture per class is reference and training set; a linear probe on "
+        "the embedded ResNet is tested on fresh pictures. `resnet_distance` stands for LPIPS: its formula over the "
+        "embedded ResNet. Brackets are 95 % bootstrap intervals over seeds and classes.",
+        "",
+        f"Of the seven relations {counts['holds']} hold, {counts['open']} are open, {counts['fails']} fail.",
+        "",
+        *_tables(content["tables"]),
+        "## Relations",
+        "",
+    ]
+    for relation in measured:
+        lines += [f"**{relation.number}. {relation.statement}**: {VERDICTS[relation.verdict]}.", ""]
+        lines += ["| difference | expected | measured |", "|---|---|---|"]
+        for d in relation.differences:
+            mark = {1: "", 0: " (open)", -1: " (opposite)"}[d.side]
+            sign = ">" if d.expected > 0 else "<"
+            lines.append(f"| {d.what} | {sign} 0 | {_interval(d.interval.to_json(), 4, signed=True)}{mark} |")
+        lines.append("")
+    lines += ["## Figures", ""]
+    lines += [line for path in figures for line in (f"![{path.stem}]({path.name})", "")]
+    return "\n".join(lines)
+
+
+def _tables(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    lines = []
+    for world, rows in tables.items():
+        lines += [f"## {world}", "", "| method | " + " | ".join(DIVERSITY) + " | accuracy |", "|---" * 6 + "|"]
+        for row in rows:
+            cells = [_interval(row[name], 3) if name in row else "" for name in DIVERSITY]
+            accuracy = {name: 100 * value for name, value in row["accuracy"].items()}
+            lines.append(f"| {row['method']} | " + " | ".join(cells) + f" | {_interval(accuracy, 1)} % |")
+        lines.append("")
+    return lines
+
+
+def _interval(value: Mapping[str, float], digits: int, *, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    low, high = (f"{value[name]:{sign}.{digits}f}" for name in ("low", "high"))
+    return f"{value['mean']:{sign}.{digits}f} [{low}, {high}]"
