@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "generate": {"engine", "shards"},
     "train": {"shards", "clip", "weights_hash"},
     "evaluate": {"shards", "clip", "weights_hash"},
-    "finetune": {"engine", "train", "evaluate"},
+    "finetune": {"bank", "engine", "train", "evaluate"},
     "production": {"bank", "clip", "engine", "generate", "plan", "shards"},
 }
 HEAVY = {

@@ -22,7 +22,7 @@ from fastgen.finetune.progress import Progress
 from fastgen.finetune.recipes import Recipe, recipe_of
 from fastgen.finetune.samples import draw_samples
 from fastgen.finetune.state import Folder
-from fastgen.finetune.wording import fill, slug, words_of
+from fastgen.finetune.wording import fill, words_of
 from fastgen.finetune.words import add_words, write_words
 
 SAMPLES = 12
@@ -90,7 +90,7 @@ def lora(
     names = examples.classes if recipe.scope == "class" else (None,)
     folders = words_of(examples.classes)  # also refuses classes whose files would have one name
     for name in names:
-        folder = Path(out) if name is None else Path(out) / slug(folders[name])
+        folder = Path(out) if name is None else Path(out) / folders[name].strip("<>")
         run = LoraRun(
             examples if name is None else examples.of_class(name), recipe, folder,
             model=model, vae=vae, size=size, seed=seed, precision=precision, accelerator=accelerator, say=tell,

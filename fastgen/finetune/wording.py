@@ -1,9 +1,10 @@
-"""What a training picture is called: templates, their placeholders, and the words of textual inversion."""
+"""What a training picture is called: templates, their placeholders, and the words that stand for classes."""
 
 import re
 import string
 from collections.abc import Mapping, Sequence
 
+from fastgen.bank.img2img import class_words
 from fastgen.errors import FastgenError
 
 DATADREAM = "a {descriptor} photo of a {class}"
@@ -74,25 +75,10 @@ def placeholders(template: str) -> tuple[str, ...]:
     return names
 
 
-def slug(name: str) -> str:
-    """Class name as a file is called: small letters and digits, underscores for everything else."""
-    return re.sub(r"[^\w.]+|_+", "_", name.casefold()).strip("_.")
-
-
-def word_of(name: str) -> str:
-    """The word that stands for a class, `<german_shorthaired>`; small letters, because CLIP knows no others."""
-    return f"<{slug(name)}>"
-
-
 def words_of(classes: Sequence[str]) -> dict[str, str]:
-    """Class -> its word.
+    """Class -> the word that stands for it, such as <maine_coon>; banks write the same (`class_word`).
 
     Raises:
         FastgenError: two classes would share a word, or a name has no letter or digit.
     """
-    words = {name: word_of(name) for name in classes}
-    for name, word in words.items():
-        twins = [other for other in classes if words[other] == word]
-        if word == "<>" or len(twins) > 1:
-            raise FastgenError(f"class {name!r} would be {word}, {' and '.join(map(repr, twins))} alike; rename it")
-    return words
+    return dict(zip(classes, class_words(classes), strict=True))

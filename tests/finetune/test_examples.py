@@ -6,7 +6,7 @@ import pytest
 
 from fastgen.errors import FastgenError
 from fastgen.finetune.examples import read_examples
-from fastgen.finetune.wording import BOB, DATADREAM, PHOTOS, fill, placeholders, word_of
+from fastgen.finetune.wording import BOB, DATADREAM, PHOTOS, fill, placeholders, words_of
 from tests.finetune.pets import make_pets
 
 NEEDED = ("background", "pose")
@@ -79,4 +79,4 @@ def test_textual_inversion_captions():
     assert len(set(PHOTOS)) == 27
     for text in PHOTOS:
         assert placeholders(text) == ("class",) and any(word in text for word in ("photo", "picture", "image"))
-    assert word_of("German Shorthaired") == word_of("german_shorthaired") == "<german_shorthaired>"
+    assert words_of(["German Shorthaired"]) == {"German Shorthaired": "<german_shorthaired>"}
