@@ -16,7 +16,7 @@ from fastgen.finetune.examples import Examples, read_examples
 from fastgen.finetune.loss_plot import draw_loss
 from fastgen.finetune.objective import Objective
 from fastgen.finetune.optimize import anyone, new_accelerator, optimize
-from fastgen.finetune.parts import TEXT_TARGETS, UNET_TARGETS, add_lora, load_trainable, write_lora
+from fastgen.finetune.parts import LORA_FILE, TEXT_TARGETS, UNET_TARGETS, add_lora, load_trainable, write_lora
 from fastgen.finetune.pictures import Latents
 from fastgen.finetune.progress import Progress
 from fastgen.finetune.recipes import Recipe, recipe_of
@@ -160,7 +160,7 @@ class LoraRun:
 
     def train(self, *, accumulate: int, save_every: int, sample_every: int | None) -> None:
         """Train to the end, and write what came of it."""
-        done = self.accelerator.is_main_process and self.folder.open()
+        done = self.accelerator.is_main_process and self.folder.open() and (self.folder.path / LORA_FILE).is_file()
         if anyone(done, self.accelerator):
             self.say(f"{self.folder.path} is up to date: this fine-tuning is finished; nothing to do")
             return
@@ -175,6 +175,8 @@ class LoraRun:
         def after(step: int) -> None:
             if every and (step % every == 0 or step == self.optimizer.steps):
                 self._draw(step)
+            if step % save_every == 0:
+                self._plot()
 
         quiet = not self.accelerator.is_main_process
         with Progress(self.folder.path.name, self.optimizer.steps, say=self.say, quiet=quiet) as progress:
@@ -228,11 +230,10 @@ class LoraRun:
         )  # fmt: skip
 
     def _draw(self, step: int) -> None:
-        """Draw samples and the loss."""
+        """Draw samples."""
         prompts = [self.captions[i] for i in self._shown()]
         path = self.folder.path / "samples" / f"{step:06d}.png"
         draw_samples(path, self.parts, prompts, device=self.accelerator.device, guidance=GUIDANCE, seed=self.seed)
-        self._plot()
 
     def _shown(self) -> list[int]:
         """Pictures whose captions the samples are drawn from: one per class while there are few."""

@@ -154,6 +154,13 @@ def test_accumulation_changes_nothing_but_rounding(trained, pets, tiny_model, tm
         torch.testing.assert_close(other[name], value, rtol=0, atol=2e-3)
 
 
+def test_captions_whose_end_is_not_read_are_found(tiny_model):
+    """Mistake 10: of a long answer about the background, the pose is lost."""
+    parts = load_trainable(tiny_model)
+    long = "a pet photo of a cat in the " + "snow " * 70 + "background with the sitting pose."
+    assert parts.too_long([PROMPTS[1], long]) == [long]
+
+
 def test_seed_decides(trained, pets, tiny_model, tmp_path):
     assert not same(weights(run(pets, tiny_model, tmp_path / "x", seed=1, steps=3)), weights(trained))
 
