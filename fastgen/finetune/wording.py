@@ -2,9 +2,8 @@
 
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from fastgen.bank.img2img import class_words
 from fastgen.errors import FastgenError
 
 DATADREAM = "a {descriptor} photo of a {class}"
@@ -73,12 +72,3 @@ def placeholders(template: str) -> tuple[str, ...]:
     if "class" not in names or not all(name.isidentifier() for name in names):
         raise FastgenError(f"template {template!r}: needed is {{class}}; beside it {{descriptor}}, {{background}}, ...")
     return names
-
-
-def words_of(classes: Sequence[str]) -> dict[str, str]:
-    """Class -> the word that stands for it, such as <maine_coon>; banks write the same (`class_word`).
-
-    Raises:
-        FastgenError: two classes would share a word, or a name has no letter or digit.
-    """
-    return dict(zip(classes, class_words(classes), strict=True))
