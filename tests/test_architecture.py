@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"shards", "clip", "weights_hash"},
     "evaluate": {"shards", "clip", "weights_hash", "bank", "plan"},
     "finetune": {"engine", "train", "evaluate"},
+    "datasets": {"train"},
     "production": {"bank", "clip", "engine", "generate", "plan", "shards"},
     "cluster": {"bank", "production", "shards"},
 }

@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 
 from fastgen.errors import OutputError
-from fastgen.shards.schema import ATTRIBUTES, FORMAT, GOOD, NUMBERS, TEXTS, RunIdentity
+from fastgen.shards.schema import ATTRIBUTES, FORMAT, GOOD, NUMBERS, STATUS_NAMES, TEXTS, RunIdentity
+from fastgen.shards.seal import damage_outside_images
 
 OPEN_FILES = 16
 """Shard files that one Output keeps open."""
@@ -22,29 +23,59 @@ OPEN_FILES = 16
 class ShardFile:
     """One shard file, open for reading; a context manager."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, check: bool = True) -> None:
         """Open the file and read its attributes.
+
+        Args:
+            path: of the shard.
+            check: compare all but the images with the seal first, about a kilobyte per row.
 
         Raises:
             OutputError: not a file, not HDF5, damaged, or of another format version.
         """
         self.path = Path(path)
         try:
+            if check and (damage := damage_outside_images(self.path)):
+                raise ValueError(damage)
             self._file = h5py.File(self.path, "r", locking=False)
-            attributes = {name: _plain(value) for name, value in self._file.attrs.items()}
-        except (OSError, RuntimeError) as error:
-            raise OutputError(
-                f"{self.path}: cannot be read as HDF5 ({error}). Delete this file and run again: "
-                "only its rows are made anew"
-            ) from error
-        self.attributes: dict[str, Any] = attributes
-        version = attributes.get("fastgen_shard")
-        missing = [name for name in ATTRIBUTES if name not in attributes]
-        missing += [name for name in ("image", *TEXTS, *NUMBERS) if name not in self._file]
-        if version != FORMAT or missing:
+        except Exception as error:
+            raise self._unreadable(error) from error
+        try:
+            self.attributes: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
+            problem = self._format_problem()
+        except Exception as error:  # on damaged data h5py raises nearly anything
             self._file.close()
-            trouble = f"lacks {', '.join(missing)}" if version == FORMAT else f"format version is {version}"
-            raise OutputError(f"{self.path}: {trouble}; this fastgen reads version {FORMAT} shards")
+            raise self._unreadable(error) from error
+        if problem:
+            self._file.close()
+            raise OutputError(f"{self.path}: {problem}; this fastgen reads version {FORMAT} shards")
+
+    def _format_problem(self) -> str:
+        """What this file lacks to be a shard that can be read; "" if nothing."""
+        version = self.attributes.get("fastgen_shard")
+        if version != FORMAT:
+            return f"format version is {version}"
+        missing = [name for name in ATTRIBUTES if name not in self.attributes]
+        missing += [name for name in ("image", *TEXTS, *NUMBERS) if name not in self._file]
+        if missing:
+            return f"lacks {', '.join(missing)}"
+        image = self._file["image"]
+        if image.ndim != 4:
+            return f"image is {image.dtype} {image.shape}, not (N, H, W, 3)"
+        for name in (*TEXTS, *NUMBERS):
+            data = self._file[name]
+            kind = "UTF-8 strings" if name in TEXTS else NUMBERS[name]
+            if (h5py.check_string_dtype(data.dtype) is None) if name in TEXTS else data.dtype != kind:
+                return f"column {name} is {data.dtype}, not {kind}"
+            if data.shape != image.shape[:1]:
+                return f"column {name} has shape {data.shape}, image has {image.shape[0]} rows"
+        return "" if isinstance(self.attributes["classes"], list) else "the attribute classes is no list"
+
+    def _unreadable(self, error: Exception) -> OutputError:
+        return OutputError(
+            f"{self.path}: cannot be read as a shard ({error}). Delete this file and run again: "
+            "only its rows are made anew"
+        )
 
     def __enter__(self) -> "ShardFile":
         """Nothing to do: the file is open."""
@@ -77,7 +108,7 @@ class ShardFile:
         """
         try:
             return self._file["image"][place]
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # on damaged data h5py raises nearly anything
             raise OutputError(f"{self.path}: the image of row {place} is damaged ({error})") from error
 
     def row(self, place: int) -> dict[str, Any]:
@@ -88,7 +119,7 @@ class ShardFile:
         """
         try:
             return json.loads(self._file["meta"].asstr()[place])
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:
             raise OutputError(f"{self.path}: the meta of row {place} is damaged ({error})") from error
 
     def column(self, name: str) -> np.ndarray:
@@ -97,12 +128,12 @@ class ShardFile:
         Raises:
             OutputError: there is no such column, or it is damaged.
         """
+        if name not in TEXTS and name not in NUMBERS:
+            raise OutputError(f"got column {name!r}; allowed: {', '.join((*TEXTS, *NUMBERS))}")
         try:
             data = self._file[name]
             return data.asstr()[()] if name in TEXTS else data[()]
-        except KeyError:
-            raise OutputError(f"got column {name!r}; allowed: {', '.join((*TEXTS, *NUMBERS))}") from None
-        except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        except Exception as error:
             raise OutputError(f"{self.path}: the column {name!r} is damaged ({error})") from error
 
     def check_identity(self, identity: RunIdentity, *, rank: int, shard: int) -> list[str]:
@@ -121,9 +152,10 @@ class ShardFile:
             for name, value in expected.items()
             if self.attributes[name] != value
         ]
-        _, shape = self.image_type
-        if shape[1:] != (identity.height, identity.width, 3):
-            problems.append(f"images are {shape[1:]}, this run has {(identity.height, identity.width, 3)}")
+        dtype, shape = self.image_type
+        if shape[1:] != (identity.height, identity.width, 3) or dtype != np.uint8:
+            wanted = (identity.height, identity.width, 3)
+            problems.append(f"images are {dtype} {shape[1:]}, this run has uint8 {wanted}")
         return problems
 
     def data_sha256(self) -> tuple[str, list[int]]:
@@ -170,7 +202,7 @@ class Output(Sequence[dict[str, Any]]):
         self.classes: tuple[str, ...] = ()
         index, files, places, labels, status = [], [], [], [], []
         for number, path in enumerate(self.files):
-            with ShardFile(path) as file:
+            with ShardFile(path, check=False) as file:
                 classes = tuple(file.attributes["classes"])
                 if number and classes != self.classes:
                     raise OutputError(
@@ -183,6 +215,8 @@ class Output(Sequence[dict[str, Any]]):
                 places.append(np.arange(len(rows), dtype=np.int32))
                 labels.append(file.column("label"))
                 status.append(file.column("status"))
+                if not _within(labels[-1], -1, len(classes)) or not _within(status[-1], 0, len(STATUS_NAMES)):
+                    raise OutputError(f"{path}: labels or status are damaged; fastgen verify says more")
         plan_index = np.concatenate(index)
         order = np.argsort(plan_index, kind="stable")
         self.plan_index: np.ndarray = plan_index[order]
@@ -201,9 +235,12 @@ class Output(Sequence[dict[str, Any]]):
 
     @property
     def run(self) -> dict[str, Any] | None:
-        """Content of run.json; None while the run is not finished."""
+        """Content of run.json; None while the run is not finished. Raises OutputError if it is damaged."""
         path = self.path / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path}: is damaged ({error}); fastgen verify says more") from error
 
     def __len__(self) -> int:
         """Return the number of rows, failed ones included."""
@@ -275,7 +312,7 @@ class Output(Sequence[dict[str, Any]]):
         """Return the file, opening it if need be; the least recently used one is closed in exchange."""
         if self._process != os.getpid():  # a forked worker must not share its parent's file positions
             self._handles, self._process = OrderedDict(), os.getpid()
-        file = self._handles.pop(number, None) or ShardFile(self.files[number])
+        file = self._handles.pop(number, None) or ShardFile(self.files[number], check=False)
         self._handles[number] = file
         if len(self._handles) > OPEN_FILES:
             self._handles.popitem(last=False)[1].close()
@@ -292,6 +329,11 @@ def open_output(out: str | Path) -> Output:
         OutputError: no shards, or a shard is damaged.
     """
     return Output(out)
+
+
+def _within(numbers: np.ndarray, least: int, end: int) -> bool:
+    """Whether all numbers are at least `least` and below `end`."""
+    return bool(((numbers >= least) & (numbers < end)).all())
 
 
 def _plain(value: Any) -> Any:

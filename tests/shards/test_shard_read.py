@@ -49,7 +49,7 @@ def test_errors_name_what_is_there_and_what_to_do(tmp_path):
     with pytest.raises(OutputError, match="has no shards/.*fastgen run --bank"):
         open_output(tmp_path)
     (tmp_path / "x.h5").write_bytes(b"not hdf5")
-    with pytest.raises(OutputError, match="cannot be read as HDF5 .* Delete this file and run again"):
+    with pytest.raises(OutputError, match="cannot be read as a shard .* Delete this file and run again"):
         ShardFile(tmp_path / "x.h5")
     layout = make_output(tmp_path / "out", rows=3)
     with (
