@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from fastgen import __version__
-from fastgen.class_words import slug, words_of
+from fastgen.class_words import words_of
 from fastgen.errors import FastgenError
 from fastgen.files import sha256_json
 from fastgen.finetune.batches import Batches
@@ -17,7 +17,7 @@ from fastgen.finetune.examples import Examples, read_examples
 from fastgen.finetune.loss_plot import draw_loss
 from fastgen.finetune.objective import Objective
 from fastgen.finetune.optimize import anyone, new_accelerator, optimize
-from fastgen.finetune.parts import TEXT_TARGETS, UNET_TARGETS, add_lora, load_trainable, write_lora
+from fastgen.finetune.parts import LORA_FILE, TEXT_TARGETS, UNET_TARGETS, add_lora, load_trainable, write_lora
 from fastgen.finetune.pictures import Latents
 from fastgen.finetune.progress import Progress
 from fastgen.finetune.recipes import Recipe, recipe_of
@@ -91,7 +91,7 @@ def lora(
     names = examples.classes if recipe.scope == "class" else (None,)
     folders = words_of(examples.classes)  # also refuses classes whose files would have one name
     for name in names:
-        folder = Path(out) if name is None else Path(out) / slug(folders[name])
+        folder = Path(out) if name is None else Path(out) / folders[name].strip("<>")
         run = LoraRun(
             examples if name is None else examples.of_class(name), recipe, folder,
             model=model, vae=vae, size=size, seed=seed, precision=precision, accelerator=accelerator, say=tell,
@@ -161,7 +161,7 @@ class LoraRun:
 
     def train(self, *, accumulate: int, save_every: int, sample_every: int | None) -> None:
         """Train to the end, and write what came of it."""
-        done = self.accelerator.is_main_process and self.folder.open()
+        done = self.accelerator.is_main_process and self.folder.open() and (self.folder.path / LORA_FILE).is_file()
         if anyone(done, self.accelerator):
             self.say(f"{self.folder.path} is up to date: this fine-tuning is finished; nothing to do")
             return
@@ -176,6 +176,8 @@ class LoraRun:
         def after(step: int) -> None:
             if every and (step % every == 0 or step == self.optimizer.steps):
                 self._draw(step)
+            if step % save_every == 0:
+                self._plot()
 
         quiet = not self.accelerator.is_main_process
         with Progress(self.folder.path.name, self.optimizer.steps, say=self.say, quiet=quiet) as progress:
@@ -229,11 +231,10 @@ class LoraRun:
         )  # fmt: skip
 
     def _draw(self, step: int) -> None:
-        """Draw samples and the loss."""
+        """Draw samples."""
         prompts = [self.captions[i] for i in self._shown()]
         path = self.folder.path / "samples" / f"{step:06d}.png"
         draw_samples(path, self.parts, prompts, device=self.accelerator.device, guidance=GUIDANCE, seed=self.seed)
-        self._plot()
 
     def _shown(self) -> list[int]:
         """Pictures whose captions the samples are drawn from: one per class while there are few."""

@@ -139,6 +139,7 @@ def optimize(
             if stopping and done < optimizer.steps:
                 stop.check(f"{done} of {optimizer.steps} steps are saved in {folder.path}")
     accelerator.wait_for_everyone()
+    accelerator.free_memory()  # forget this optimiser: the next class has its own
 
 
 def _gradients(

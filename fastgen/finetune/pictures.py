@@ -133,4 +133,5 @@ class Latents:
             crop = crops[number] if crops else (0.5, 0.5)
             picture = fit_picture(read_picture(self.examples[index]), self.size, fit=self.fit, crop=crop)
             pixels.append(picture.flip(-1) if flipped else picture)
-        return self.vae._encode(torch.stack(pixels).to(self.device)).float()
+        with torch.autocast(self.device.type, enabled=False):  # Stable Diffusion's VAE overflows in fp16
+            return self.vae._encode(torch.stack(pixels).to(self.device)).float()

@@ -83,7 +83,7 @@ def textual_inversion(
         say: gets a line now and then.
 
     Returns:
-        `out` as a path; `fastgen build --embedding '<class_name>=OUT/class_name.safetensors'` takes its files.
+        `out` as a path; `fastgen build --embedding OUT` takes all words, '<class_name>=OUT/class_name.safetensors' one.
 
     Raises:
         FastgenError: something does not fit; its subclasses say what.
@@ -105,7 +105,7 @@ def textual_inversion(
         inversion.plot(list(words.values()))
         if samples and not (Path(out) / "samples.png").exists():
             inversion.draw(list(words.values()), device=accelerator.device)
-        tell(f"{out} is ready: {len(words)} words, such as fastgen build --embedding '{inversion.argument(word)}'")
+        tell(f"{out} is ready: {len(words)} words, such as {word}; fastgen build --embedding {out}")
     accelerator.wait_for_everyone()
     return Path(out)
 
@@ -147,10 +147,6 @@ class Inversion:
     def file(self, word: str) -> Path:
         """Where a word's vector is written."""
         return self.out / f"{word.strip('<>')}.safetensors"
-
-    def argument(self, word: str) -> str:
-        """What `fastgen build --embedding` takes."""
-        return f"{word}={self.file(word)}"
 
     def run_folder(self, examples: Examples, word: str, precision: str) -> Folder:
         """The folder with the settings, checkpoint and log of a word."""
@@ -227,7 +223,7 @@ class Inversion:
         shown = [words[i * len(words) // SHOWN] for i in range(SHOWN)] if len(words) > SHOWN else list(words)
         self.parts.text_encoder.set_input_embeddings(copy.deepcopy(self.base))
         parts = replace(self.parts, tokenizer=copy.deepcopy(self.parts.tokenizer))
-        embeddings = parse_embeddings([self.argument(word) for word in shown])
+        embeddings = parse_embeddings([f"{word}={self.file(word)}" for word in shown])
         add_embeddings(embeddings, tokenizer=parts.tokenizer, text_encoder=parts.text_encoder)
         parts.to(device)
         prompts = [f"a photo of a {word}" for word in shown for _ in range(2)]

@@ -1,4 +1,4 @@
-"""What a training picture is called: templates, their placeholders, and the words of textual inversion."""
+"""What a training picture is called: templates, their placeholders, and the words that stand for classes."""
 
 import re
 import string

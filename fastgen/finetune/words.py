@@ -66,7 +66,7 @@ def write_words(folder: Path, vectors: Mapping[str, Tensor]) -> list[Path]:
         vectors: word -> its vector, (D,).
 
     Returns:
-        The files: `load_textual_inversion(FILE)` and `fastgen build --embedding '<word>=FILE'` take them.
+        The files: `load_textual_inversion(FILE)` and `fastgen build --embedding FOLDER` take them.
     """
     from safetensors.torch import save
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fastgen.class_words import word_of
+from fastgen.class_words import words_of
 from fastgen.errors import FastgenError
 from fastgen.finetune.examples import read_examples
 from fastgen.finetune.wording import BOB, DATADREAM, PHOTOS, fill, placeholders
@@ -80,4 +80,4 @@ def test_textual_inversion_captions():
     assert len(set(PHOTOS)) == 27
     for text in PHOTOS:
         assert placeholders(text) == ("class",) and any(word in text for word in ("photo", "picture", "image"))
-    assert word_of("German Shorthaired") == word_of("german_shorthaired") == "<german_shorthaired>"
+    assert words_of(["German Shorthaired"]) == {"German Shorthaired": "<german_shorthaired>"}
