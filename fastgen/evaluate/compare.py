@@ -66,10 +66,8 @@ def compare(
         raise FastgenError(f"out is {str(out)!r}; it must be the name of a picture, ending in .png")
     if train and len(train) != len(runs):
         raise FastgenError(f"got {len(train)} folders of trainings for {len(runs)} runs; give one for each, or none")
-    found = [
-        read_run(Path(run), Path(folder) if folder is not None else None)
-        for run, folder in zip(runs, train or [None] * len(runs), strict=True)
-    ]
+    folders: list[Path | None] = [Path(folder) for folder in train] or [None] * len(runs)
+    found = [read_run(Path(run), folder) for run, folder in zip(runs, folders, strict=True)]
     _check(found, against)
     lines = _lines(found, against)
     colours = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(dict.fromkeys(lines))} | {REAL: GREY}
