@@ -18,8 +18,10 @@ from fastgen.cli_compare import compare
 from fastgen.cli_dataset import dataset
 from fastgen.cli_finetune import finetune
 from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder
+from fastgen.cli_shards import add_shards_commands
 from fastgen.cli_train import add_train_commands
 from fastgen.errors import DataError
+from fastgen.job import StopSignal
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -88,8 +90,9 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--shard-size", type=int, default=256, show_default=True, help="Rows per shard.")
 def run(**options: Any) -> None:
     """Generate the images of a bank into HDF5 shards; run it again to finish what is missing."""
-    from fastgen.production.run import run as run_bank
-
+    with StopSignal() as stop:  # the libraries take seconds to load, and a signal may come meanwhile
+        from fastgen.production.run import run as run_bank
+    stop.check()
     report = run_bank(**options)
     if report.failed:
         raise DataError(f"{report.failed} rows failed; their shards say why (status), and every other row is saved")
@@ -145,14 +148,38 @@ def import_(folder: Path, classes: Path | None, **options: Any) -> None:
 
 @main.command()
 @click.argument("out", type=ExistingFolder)
-def verify(out: Path) -> None:
+@click.option("--repair", is_flag=True, help="Move what is damaged to OUT/damaged; fastgen run then makes it again.")
+def verify(out: Path, repair: bool) -> None:
     """Check an output folder: every row once, every image undamaged. Exit code 1 lists what is wrong."""
+    from fastgen.shards.repair import repair as repair_output
     from fastgen.shards.verify import verify as verify_output
 
-    problems = verify_output(out)
-    if problems:
-        raise DataError(f"{out}: {len(problems)} problems\n" + "\n".join(f"  {line}" for line in problems))
-    click.echo(f"{out}: every planned row is there once and undamaged")
+    done = repair_output(out) if repair else None
+    problems = verify_output(out) if done is None else done.problems
+    if not problems:
+        click.echo(f"{out}: every planned row is there once and undamaged")
+        return
+    lines = [f"{out}: {len(problems)} problems", *(f"  {line}" for line in problems)]
+    if done is not None:
+        lines += [f"moved to {done.folder}: {', '.join(done.moved) or 'nothing'}"]
+        lines += ["Run the same `fastgen run` command again: it makes what is missing now, and nothing else"]
+    raise DataError("\n".join(lines))
+
+
+@main.command()
+@click.argument("shard", metavar="SHARD:ROW")
+@click.option("--engine", help="Engine folder, or its name under engines/; default: the one that made the shard.")
+@click.option("--refs", help="Folder of reference images, or petworld; default: as the run's.")
+@click.option("--provider", default="auto", show_default=True, help="Where ONNX Runtime computes: auto, cpu or cuda.")
+@click.option("--out", type=AnyPath, help="PNG to write: the stored image beside the new one.")
+def regenerate(shard: str, **options: Any) -> None:
+    """Make one image of a shard again (ROW: its place from 0, or its id) and compare it with the stored one."""
+    from fastgen.production.regenerate import regenerate as regenerate_row
+
+    found = regenerate_row(shard, **options)
+    if not found.is_identical:
+        raise DataError(str(found))
+    click.echo(found)
 
 
 @main.command()
@@ -221,6 +248,7 @@ def demo(**options: Any) -> None:
 
 add_train_commands(main)
 add_cluster_commands(main)
+add_shards_commands(main)
 
 
 if __name__ == "__main__":

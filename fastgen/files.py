@@ -35,10 +35,10 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     final = Path(path)
     tmp = _temporary_name(final)
     try:
-        with _output_errors(final):
+        with output_errors(final):
             final.parent.mkdir(parents=True, exist_ok=True)
             handle = open(tmp, "xb")
-        with handle, _output_errors(final, only=_DISK_TROUBLE):
+        with output_errors(final, only=_DISK_TROUBLE), handle:  # closing it may fail too
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
@@ -83,12 +83,12 @@ def atomic_directory(path: str | Path, *, replace: bool = False) -> Iterator[Pat
     if not replace:
         _refuse_existing(final)
     tmp = _temporary_name(final)
-    with _output_errors(final):
+    with output_errors(final):
         tmp.mkdir(parents=True)
     try:
-        with _output_errors(final, only=_DISK_TROUBLE):
+        with output_errors(final, only=_DISK_TROUBLE):
             yield tmp
-        with _output_errors(final):
+        with output_errors(final):
             for folder, _, names in os.walk(tmp, topdown=False):
                 for name in names:
                     _sync(Path(folder, name))
@@ -96,7 +96,7 @@ def atomic_directory(path: str | Path, *, replace: bool = False) -> Iterator[Pat
         if replace:
             _swap_directory(tmp, final)
         else:
-            with _output_errors(final):
+            with output_errors(final):
                 os.rename(tmp, final)  # refused if something came into being there meanwhile
                 _sync(final.parent)
     finally:
@@ -114,7 +114,7 @@ def publish(tmp: str | Path, final: str | Path, *, sync: bool = True) -> Path:
     Raises:
         OutputError: the rename is not possible.
     """
-    with _output_errors(Path(final)):
+    with output_errors(Path(final)):
         if sync:
             _sync(Path(tmp))
         os.replace(tmp, final)
@@ -186,7 +186,7 @@ def _swap_directory(tmp: Path, final: Path) -> None:
     Another process may do the same at any moment: whoever comes last wins, and neither fails.
     """
     moved: list[Path] = []
-    with _output_errors(final):
+    with output_errors(final):
         while True:
             old = _temporary_name(final)
             with suppress(FileNotFoundError):
@@ -222,7 +222,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _output_errors(path: Path, *, only: set[int] | None = None) -> Iterator[None]:
+def output_errors(path: Path, *, only: set[int] | None = None) -> Iterator[None]:
     """Turn an OSError (of the given kinds) into an OutputError that names `path`."""
     try:
         yield

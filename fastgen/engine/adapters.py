@@ -184,7 +184,10 @@ def read_adapter(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing or not a weight file.
     """
-    return _flatten(read_weights(Path(path), "IP-Adapter"))
+    flat = _flatten(read_weights(Path(path), "IP-Adapter"))
+    if others := sorted(str(key) for key, value in flat.items() if not isinstance(value, Tensor)):
+        raise ModelError(f"IP-Adapter file {path} holds things that are no weights: {', '.join(others[:4])}")
+    return flat
 
 
 def _flatten(state: State) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 A word with n vectors becomes n tokens, `<cat>`, `<cat>_1`, ..., as in diffusers; a prompt says only `<cat>`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -40,11 +40,13 @@ class Embedding:
             ModelError: the file holds anything but one tensor of vectors.
         """
         state = read_weights(self.path, f"embedding {self.name}:")
-        state = state.get("string_to_param", state)
+        nested = state.get("string_to_param")
+        state = dict(nested) if isinstance(nested, Mapping) else state
         tensors = [value for value in state.values() if isinstance(value, Tensor)]
-        if len(tensors) != 1 or tensors[0].ndim not in (1, 2):
+        if len(tensors) != 1 or tensors[0].ndim not in (1, 2) or not tensors[0].numel():
+            found = ", ".join(sorted(map(str, state))) or "nothing"
             raise ModelError(
-                f"embedding {self.name}: {self.path} holds {', '.join(sorted(state)) or 'nothing'}; needed is one "
+                f"embedding {self.name}: {self.path} holds {found}; needed is one "
                 "tensor of vectors (clip_g and clip_l are of Stable Diffusion XL, which is not supported)"
             )
         return tensors[0].detach().float().reshape(-1, tensors[0].shape[-1])

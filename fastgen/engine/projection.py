@@ -107,7 +107,7 @@ def read_projection(state: Mapping[str, Tensor], token_dim: int) -> ImageProject
                 + (f"it is a {kind} adapter" if kind else f"its image_proj has the keys {sorted(state)[:4]}")
                 + ". Use for example ip-adapter_sd15.safetensors or ip-adapter-plus_sd15.safetensors"
             )
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ModelError(f"the IP-Adapter's image projection is damaged: {error}") from error
     if projection.token_dim != token_dim:
         raise ModelError(

@@ -216,7 +216,7 @@ def read_spec(folder: str | Path) -> EngineSpec:
         obj = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EngineError(f"{folder} is not an engine folder (no {SPEC_FILE}); build one: fastgen build") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineError(f"{path} is damaged ({error}); build the engine again: fastgen build") from error
     version = obj.pop("fastgen_engine", None) if isinstance(obj, dict) else None
     if version != FORMAT:
@@ -228,11 +228,15 @@ def read_spec(folder: str | Path) -> EngineSpec:
     if obj.keys() != expected:
         differing = sorted(obj.keys() ^ expected)
         raise EngineError(f"{path} has missing or unknown entries: {', '.join(differing)}; run fastgen build again")
-    components = {name: Component.from_json(part) for name, part in obj["components"].items()}
-    lists = {name: tuple(obj[name]) for name in ("lora", "embeddings")}
-    spec = EngineSpec(**{**obj, **lists, "components": components})
-    if spec.fingerprint != fingerprint:
-        raise EngineError(f"{path} was changed after the build; build the engine again: {spec.build_command}")
+    changed = EngineError(f"{path} was changed after the build; build the engine again: {obj['build_command']}")
+    try:
+        components = {name: Component.from_json(part) for name, part in obj["components"].items()}
+        lists = {name: tuple(obj[name]) for name in ("lora", "embeddings")}
+        spec = EngineSpec(**{**obj, **lists, "components": components})
+        if spec.fingerprint != fingerprint:
+            raise changed
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
+        raise changed from error
     return spec
 
 

@@ -52,7 +52,7 @@ def read_weights(path: Path, what: str) -> dict[str, Any]:
         what: the file's purpose, for messages.
 
     Raises:
-        ModelError: the file is missing or not a weight file.
+        ModelError: the file is missing, not a weight file, or some of its numbers are not finite.
     """
     if not path.is_file():
         raise ModelError(f"{what} file {path} does not exist; give a .safetensors or .bin file")
@@ -60,15 +60,36 @@ def read_weights(path: Path, what: str) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
-        import torch
+            content = load_file(path)
+        else:
+            import torch
 
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many unrelated types
-        raise ModelError(f"{what} file {path} cannot be read as weights: {error}") from error
-    if not isinstance(content, Mapping):
+        raise ModelError(f"{what} file {path} cannot be read as weights: {_first_line(error)}") from error
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise ModelError(f"{what} file {path} cannot be read as weights: it holds a {type(content).__name__}")
+    if broken := _not_finite(content):
+        raise ModelError(f"{what} file {path} holds NaN or infinity in {broken}; it is damaged: get another copy")
     return dict(content)
+
+
+def _first_line(error: Exception) -> str:
+    """Of an error; what torch says below it is advice to load files that may run code."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _not_finite(content: Mapping[Any, Any], prefix: str = "") -> str:
+    """Name of the first tensor that is not finite, also in nested mappings; "" if there is none."""
+    import torch
+
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            if found := _not_finite(value, f"{prefix}{name}."):
+                return found
+        elif isinstance(value, torch.Tensor) and value.is_floating_point() and not value.float().isfinite().all():
+            return f"{prefix}{name}"
+    return ""
 
 
 def _kinds(folder: Path) -> dict[tuple[bool, bool], list[Path]]:

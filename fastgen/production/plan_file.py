@@ -28,7 +28,6 @@ def write_plan(layout: Layout, signature: dict[str, Any], rows: Iterator[Row], *
     Raises:
         OutputError: the folder cannot be written, or was started with something else meanwhile.
     """
-    layout.out.mkdir(parents=True, exist_ok=True)
     tmp = layout.out / f".plan.jsonl.{os.getpid()}.part"
     try:
         with atomic_file(tmp) as handle:
@@ -59,7 +58,7 @@ class PlanReader:
         """
         self._path = layout.plan
         self._header = header
-        self._handle = open(layout.plan, encoding="utf-8", newline="\n")  # noqa: SIM115 (closed in close)
+        self._handle = open(layout.plan, "rb")  # noqa: SIM115 (closed in close)
         self._next = 0
 
     def take(self, indices: list[int]) -> list[PlanRow]:
@@ -75,8 +74,8 @@ class PlanReader:
             if line is None:
                 raise FastgenError(f"{self._path}: ends before row {index}; delete the output folder and run again")
             try:
-                found.append(_plan_row(index, line.removesuffix("\n"), self._header))
-            except FastgenError as error:
+                found.append(_plan_row(index, line.removesuffix(b"\n").decode(), self._header))
+            except (FastgenError, UnicodeDecodeError) as error:
                 raise FastgenError(f"{self._path}:{index + 1}: {error}; the plan was changed by hand") from error
         return found
 

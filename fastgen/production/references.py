@@ -32,7 +32,7 @@ def reference_loader(out: str | Path) -> "Callable[[Ref], Image.Image] | None":
         return find_references(
             arguments["refs"], header, bank_dir=_bank_folder(layout), shots=arguments["shots"], seed=plan["seed"]
         ).load
-    except (OSError, ValueError, KeyError, FastgenError):
+    except (OSError, ValueError, KeyError, TypeError, FastgenError):
         return None
 
 

@@ -27,7 +27,8 @@ from fastgen.production.setup import (
 )
 from fastgen.production.work import RunReport, Work
 from fastgen.records import Row
-from fastgen.shards.layout import Layout, check_signature, rank_lock
+from fastgen.shards.claim import rank_lock
+from fastgen.shards.layout import Layout, check_signature
 from fastgen.shards.verify import identity_of
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def run(
         signature = signature_of(arguments, bank_of(arguments), facts, world=job.world, shard_size=shard_size)
         is_planned = _ensure_plan(arguments, facts, layout, signature=signature, stop=stop, tell=tell)
         order = Order(arguments=arguments, facts=facts, layout=layout, signature=signature)
-        with rank_lock(layout, job.rank), nullcontext() if is_planned else BankCheck(order) as check:
+        with rank_lock(layout, job.rank, say=tell), nullcontext() if is_planned else BankCheck(order) as check:
             work = Work(
                 arguments=arguments,
                 facts=facts,

@@ -36,8 +36,8 @@ from fastgen.shards.layout import (
     reopen,
     scan,
 )
-from fastgen.shards.read import ShardFile
 from fastgen.shards.schema import GOOD, STATUS_NAMES, PlanRow, RunIdentity, rank_rows, shard_indices
+from fastgen.shards.shard_file import ShardFile
 from fastgen.shards.unchecked import discard, promote, refuse_foreign
 from fastgen.shards.write import ShardWriter
 
@@ -301,7 +301,8 @@ class Work:
         common = {
             "fastgen_run": RUN_FORMAT,
             "command": self.arguments.command(**words),
-            "versions": {"fastgen": __version__, "python": platform.python_version(), **_versions()},
+            "versions": {"fastgen": __version__, "python": platform.python_version(), **installed_versions()},
+            "plan_id": self.identity.plan_id,
             **{name: self.signature[name] for name in names},
             "classes": list(self.identity.classes),
             "rows": self.total,
@@ -324,7 +325,7 @@ class Work:
         return found[:FAILURES_LISTED]
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Installed versions of the packages that take part."""
     found = {}
     for name in PACKAGES:

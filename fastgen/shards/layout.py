@@ -10,21 +10,20 @@ out/run-r001.json          rank 1 has finished (only with --world > 1)
 out/run.json               every rank has finished
 """
 
-import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastgen.errors import OutputError
-from fastgen.files import atomic_write_text, sha256_json
-from fastgen.shards.read import ShardFile
+from fastgen.files import atomic_write_text, output_errors, sha256_json
 from fastgen.shards.schema import RunIdentity, shard_count, shard_indices, status_counts
-from fastgen.shards.write import leftovers
+from fastgen.shards.seal import read_seal
+from fastgen.shards.shard_file import ShardFile
 
 PLAN_FORMAT = 1
 RUN_FORMAT = 1
@@ -100,7 +99,7 @@ def write_signature(layout: Layout, signature: Mapping[str, Any]) -> None:
         OutputError: the folder was started with something else (the message names each difference), or holds
             foreign files.
     """
-    if not check_signature(layout, signature) and not write_first(layout.signature, _pretty(signature)):
+    if not check_signature(layout, signature) and not write_first(layout.signature, pretty(signature)):
         check_signature(layout, signature)
 
 
@@ -108,7 +107,9 @@ def check_signature(layout: Layout, signature: Mapping[str, Any]) -> bool:
     """Tell whether plan.json is there; raise OutputError if it says something else than `signature`."""
     there = read_json(layout.signature)
     if there is None:
-        if layout.plan.exists() or layout.shard_files():
+        if (files := layout.shard_files()) and plan_ids(path for _, _, path in files) == {plan_id(signature)}:
+            return False  # plan.json was lost, the shards are those of this very command
+        if layout.plan.exists() or files:
             raise OutputError(f"{layout.out}: holds a plan.jsonl or shards but no plan.json; choose another --out")
         return False
     differences = list(_differences(there, json.loads(json.dumps(signature))))
@@ -142,9 +143,17 @@ def plan_id(signature: Mapping[str, Any]) -> str:
     return sha256_json(signature)
 
 
+def plan_ids(paths: Iterable[Path]) -> set[str]:
+    """The runs that shard files say they belong to; a file that cannot be read says nothing."""
+    found = set()
+    for path in paths:
+        with suppress(OutputError), ShardFile(path) as file:
+            found.add(str(file.attributes["plan_id"]))
+    return found
+
+
 def write_first(path: Path, text: str) -> bool:
     """Write a file unless it is there, atomically even if several ranks try; tell whether it was us."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.part")
     atomic_write_text(tmp, text)
     return publish_first(tmp, path)
@@ -155,16 +164,17 @@ def publish_first(tmp: Path, path: Path) -> bool:
 
     Ranks that make the same plan at the same time thereby agree on one: the first wins.
     """
-    try:
-        os.link(tmp, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links
-        if path.exists():
+    with output_errors(path):
+        try:
+            os.link(tmp, path)
+        except FileExistsError:
             return False
-        os.replace(tmp, path)
-    finally:
-        tmp.unlink(missing_ok=True)
+        except OSError:  # a file system without hard links
+            if path.exists():
+                return False
+            os.replace(tmp, path)
+        finally:
+            tmp.unlink(missing_ok=True)
     return True
 
 
@@ -178,7 +188,7 @@ class Progress:
         begun: of the other shards that have a file: the plan indices that are stored.
         next_part: number of the next part, per shard number that has parts.
         status: rows by status name, over all files.
-        files: for run.json: name, rows and sha256 of the images of every file.
+        files: for run.json: name, rows, sha256 of the images and sha256 of the whole (its seal) of every file.
     """
 
     rows: int
@@ -210,7 +220,10 @@ def scan(layout: Layout, identity: RunIdentity, *, rank: int, rows: int, uncheck
             problems = file.check_identity(identity, rank=rank, shard=shard)
             indices = [int(i) for i in file.column("plan_index")]
             counts = status_counts(file.column("status"))
-            progress.files.append({"name": path.name, "rows": len(indices), "sha256": str(file.attributes["sha256"])})
+            images = str(file.attributes["sha256"])
+        seal = read_seal(path)
+        entry = {"name": path.name, "rows": len(indices), "sha256": images}
+        progress.files.append({**entry, "file_sha256": None if seal is None else seal.whole})
         own = not known.intersection(indices) and all(i in expected for i in indices)
         if not own or len(set(indices)) < len(indices) or shard in progress.complete:
             problems.append("holds rows that are not its own, or that another file holds too")
@@ -230,34 +243,6 @@ def scan(layout: Layout, identity: RunIdentity, *, rank: int, rows: int, uncheck
     return progress
 
 
-@contextmanager
-def rank_lock(layout: Layout, rank: int) -> Iterator[None]:
-    """Hold the rank for this process, and clear away what a killed one left; the lock ends with the process.
-
-    Raises:
-        OutputError: another process is at work on this rank of this folder.
-    """
-    layout.shards.mkdir(parents=True, exist_ok=True)
-    path = layout.out / f".rank-{rank:03d}.lock"
-    with open(path, "w", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(
-                f"{layout.out}: another process is making rank {rank}; wait for it, or split the "
-                "work with --rank and --world"
-            ) from None
-        except OSError:  # a file system without locks: the user's scheduler has to start each rank once
-            pass
-        for part in leftovers(layout.shards):
-            if f"-r{rank:03d}." in part.name or f"-r{rank:03d}-" in part.name:
-                part.unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
 def finish_rank(layout: Layout, report: Mapping[str, Any], *, rank: int, world: int, common: Mapping[str, Any]) -> bool:
     """Write the finished rank's report; the last rank to do so also writes run.json. Tell whether run.json is
     there.
@@ -270,7 +255,7 @@ def finish_rank(layout: Layout, report: Mapping[str, Any], *, rank: int, world: 
         common: the part of run.json that all ranks agree on.
     """
     if world > 1:
-        atomic_write_text(layout.rank_report(rank), _pretty(report))
+        atomic_write_text(layout.rank_report(rank), pretty(report))
     reports = [report] if world == 1 else [read_json(layout.rank_report(r)) for r in range(world)]
     ready = [r for r in reports if r is not None]
     if len(ready) < world:
@@ -282,8 +267,8 @@ def finish_rank(layout: Layout, report: Mapping[str, Any], *, rank: int, world: 
     merged = {**common, "counts": counts, "seconds": round(sum(r["seconds"] for r in ready), 3)}
     merged["ranks"] = [{k: v for k, v in r.items() if k != "shards"} for r in ready]
     merged["shards"] = [file for r in ready for file in r["shards"]]
-    atomic_write_text(layout.run, _pretty(merged))
-    for stale in layout.out.glob(".plan.json*.part"):
+    atomic_write_text(layout.run, pretty({**merged, "sha256": sha256_json(merged)}))
+    for stale in layout.out.glob(".*plan.json*"):  # of killed processes; nobody plans any more
         stale.unlink(missing_ok=True)
     return True
 
@@ -291,8 +276,8 @@ def finish_rank(layout: Layout, report: Mapping[str, Any], *, rank: int, world: 
 def reopen(layout: Layout, rank: int) -> None:
     """Take back run.json and the rank's report: there is work left after all (a shard was deleted, say)."""
     for path in (layout.run, layout.rank_report(rank)):
-        with suppress(FileNotFoundError):
-            path.unlink()
+        with output_errors(path):
+            path.unlink(missing_ok=True)
 
 
 def missing_ranks(layout: Layout, world: int) -> list[int]:
@@ -340,5 +325,6 @@ def _differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
             yield f"{prefix}{key}: the folder has {json.dumps(old)}, this command has {json.dumps(new)}"
 
 
-def _pretty(value: Mapping[str, Any]) -> str:
+def pretty(value: Mapping[str, Any]) -> str:
+    """The text of a JSON file of the folder."""
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"

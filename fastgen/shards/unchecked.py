@@ -11,8 +11,8 @@ from pathlib import Path
 from fastgen.errors import OutputError
 from fastgen.files import publish
 from fastgen.shards.layout import UNCHECKED, Layout
-from fastgen.shards.read import ShardFile
 from fastgen.shards.schema import RunIdentity
+from fastgen.shards.shard_file import ShardFile
 
 
 def unchecked_files(layout: Layout, rank: int) -> list[tuple[int, Path]]:
@@ -49,7 +49,7 @@ def promote(layout: Layout, rank: int) -> None:
     waiting = unchecked_files(layout, rank)
     if not waiting:
         return
-    with open(layout.plan, encoding="utf-8", newline="\n") as plan:
+    with open(layout.plan, encoding="utf-8", errors="replace", newline="\n") as plan:
         lines = enumerate(plan)
         for _, group in groupby(waiting, key=lambda entry: entry[0]):
             rows = {path: _rows(path) for _, path in group}

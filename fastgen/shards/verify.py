@@ -1,17 +1,19 @@
 """Check an output folder against its own plan: every row once, every byte as it was written."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastgen.errors import OutputError
+from fastgen.errors import FastgenError, OutputError
 from fastgen.fields import parse_object
 from fastgen.records import Header, Row
-from fastgen.shards.layout import SHARD_NAME, UNCHECKED, Layout, missing_ranks, plan_id, read_json, read_signature
-from fastgen.shards.read import ShardFile
+from fastgen.shards.layout import SHARD_NAME, UNCHECKED, Layout, plan_id, read_signature
+from fastgen.shards.report_check import Stored, check_reports
 from fastgen.shards.schema import (
     COLUMNS,
     GOOD,
@@ -21,12 +23,57 @@ from fastgen.shards.schema import (
     Sample,
     column_values,
     shard_indices,
-    status_counts,
 )
+from fastgen.shards.seal import is_intact, read_seal
+from fastgen.shards.shard_file import ShardFile
 from fastgen.shards.write import leftovers
 
 NAMED = 5
 """Rows that one problem names before it says how many more there are."""
+
+
+FOREIGN = "rows that plan.jsonl does not have"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a shard file stands: its run, and what its name says."""
+
+    identity: RunIdentity
+    header: Header
+    rank: int
+    shard: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """What is wrong with an output folder.
+
+    Attributes:
+        shards: problems of shard files, by path.
+        sealed: of these files, those that are bit for bit as they were written.
+        foreign: files with rows that plan.jsonl does not have.
+        rows: of plan.jsonl.
+        doubled: whether several files hold the same row.
+        no_plan: plan.json or plan.jsonl cannot be used, so that nothing was compared with them.
+        folder: problems of the plan, of rows that no file or several files hold, of stray files.
+        reports: problems of run.json and of the ranks' reports, by path.
+    """
+
+    shards: dict[Path, list[str]] = field(default_factory=dict)
+    sealed: set[Path] = field(default_factory=set)
+    foreign: set[Path] = field(default_factory=set)
+    rows: int = 0
+    doubled: bool = False
+    no_plan: bool = False
+    folder: list[str] = field(default_factory=list)
+    reports: dict[Path, list[str]] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[str]:
+        """All of it, one line each, naming files and rows."""
+        shards = [line for lines in self.shards.values() for line in lines]
+        return [*shards, *self.folder, *(line for lines in self.reports.values() for line in lines)]
 
 
 def verify(out: str | Path) -> list[str]:
@@ -39,36 +86,57 @@ def verify(out: str | Path) -> list[str]:
         What is wrong, one line each, naming files and rows; empty if all is well.
 
     Raises:
-        OutputError: there is no output folder, or it has no plan to compare with.
+        OutputError: there is no output folder, or nothing in it is of a run.
     """
-    layout = Layout(Path(out))
-    signature = read_signature(layout)
-    identity = identity_of(signature)
-    header = Header.from_json(signature["header"])
+    return examine(Layout(Path(out))).problems
+
+
+def examine(layout: Layout) -> Findings:
+    """Do the work of `verify`; tells apart what is damaged.
+
+    Raises:
+        OutputError: as `verify`.
+    """
+    try:
+        signature = read_signature(layout)
+        identity, header = identity_of(signature), Header.from_json(signature["header"])
+    except FastgenError as error:
+        if not layout.shard_files() and not layout.signature.exists():
+            raise
+        return Findings(no_plan=True, folder=[str(error)])
+    except (KeyError, TypeError) as error:
+        lines = [f"{layout.signature}: is not as fastgen run wrote it ({error!r})"]
+        return Findings(no_plan=True, folder=lines)
     hashes = _line_hashes(layout.plan)
+    findings = Findings(rows=len(hashes))
     seen = np.zeros(len(hashes), np.uint8)
-    total = np.zeros(len(STATUS_NAMES), np.int64)
-    problems: list[str] = []
-    stored: dict[str, tuple[int, str]] = {}
+    stored: dict[str, Stored] = {}
     for rank, shard, path in layout.shard_files():
+        place = Place(identity=identity, header=header, rank=rank, shard=shard)
+        with suppress(OSError):
+            if is_intact(path):
+                findings.sealed.add(path)
+        found: list[str] = []
         try:
             with ShardFile(path) as file:
-                found = file.check_identity(identity, rank=rank, shard=shard)
-                found += _check_rows(file, identity, hashes, seen=seen, rank=rank, shard=shard)
-                found += _check_images(file)
-                if not found:
-                    found += _check_columns(file, header)
-                stored[path.name] = (len(file), str(file.attributes["sha256"]))
-                status = file.column("status")
-                total += np.bincount(np.clip(status, 0, len(STATUS_NAMES) - 1), minlength=len(STATUS_NAMES))
+                for problem in _check_shard(file, place, hashes, seen=seen):
+                    found.append(f"{path.name}: {problem}")
+                    if problem.startswith(FOREIGN):
+                        findings.foreign.add(path)
+                stored[path.name] = _stored(file, rank)
         except OutputError as error:
-            problems.append(str(error))
-            continue
-        problems += [f"{path.name}: {problem}" for problem in found]
-    problems += _check_coverage(layout, seen)
-    problems += _check_reports(layout, identity, rows=len(hashes), total=total, stored=stored)
-    problems += _check_strangers(layout)
-    return problems
+            found.append(str(error))
+        if not found and path.name in stored and stored[path.name].file_sha256 and path not in findings.sealed:
+            found.append(f"{path.name}: is not as it was written, though all of its rows are (its seal says so)")
+        if found:
+            findings.shards[path] = found
+    findings.doubled = bool((seen > 1).any())
+    findings.folder += _check_coverage(layout, seen)
+    findings.folder += _check_strangers(layout)
+    for path, problem in check_reports(layout, identity, rows=len(hashes), stored=stored, damaged=set(findings.shards)):
+        listed = findings.shards if path.parent == layout.shards else findings.reports
+        listed.setdefault(path, []).append(problem)
+    return findings
 
 
 def identity_of(signature: dict[str, Any]) -> RunIdentity:
@@ -85,53 +153,67 @@ def identity_of(signature: dict[str, Any]) -> RunIdentity:
     )
 
 
-def _line_hash(line: str) -> int:
-    return int.from_bytes(blake2b(line.encode(), digest_size=8).digest(), "little")
+def _check_shard(file: ShardFile, place: Place, hashes: np.ndarray, *, seen: np.ndarray) -> Iterator[str]:
+    """Everything that one file can tell; the columns only where the rows are those of the plan."""
+    found = file.check_identity(place.identity, rank=place.rank, shard=place.shard)
+    found += _check_rows(file, place, hashes, seen=seen)
+    found += _check_images(file)
+    yield from found
+    if not found:
+        yield from _check_columns(file, place.header)
 
 
-def _lines(plan: Path) -> Iterator[str]:
-    with open(plan, encoding="utf-8", newline="\n") as handle:
-        for line in handle:
-            yield line.removesuffix("\n")
+def _stored(file: ShardFile, rank: int) -> Stored:
+    seal = read_seal(file.path)
+    status = np.clip(file.column("status"), 0, len(STATUS_NAMES) - 1)
+    return Stored(
+        rank=rank,
+        rows=len(file),
+        sha256=str(file.attributes["sha256"]),
+        file_sha256=None if seal is None else seal.whole,
+        status=np.bincount(status, minlength=len(STATUS_NAMES)),
+    )
+
+
+def _line_hash(line: bytes) -> int:
+    return int.from_bytes(blake2b(line, digest_size=8).digest(), "little")
+
+
+def _lines(plan: Path) -> Iterator[bytes]:
+    with open(plan, "rb") as handle:
+        yield from handle
 
 
 def _line_hashes(plan: Path) -> np.ndarray:
-    """One 64-bit hash per line of plan.jsonl, uint64 (rows,)."""
+    """One 64-bit hash per line of plan.jsonl, its end included, uint64 (rows,)."""
     return np.fromiter((_line_hash(line) for line in _lines(plan)), np.uint64)
 
 
-def _check_rows(
-    file: ShardFile, identity: RunIdentity, hashes: np.ndarray, *, seen: np.ndarray, rank: int, shard: int
-) -> Iterator[str]:
+def _check_rows(file: ShardFile, place: Place, hashes: np.ndarray, *, seen: np.ndarray) -> Iterator[str]:
     """Compare the rows of a file with the plan and count them in `seen`."""
-    index = file.column("plan_index")
-    expected = shard_indices(rank, shard, world=identity.world, shard_size=identity.shard_size, rows=len(hashes))
+    index, run = file.column("plan_index"), place.identity
+    expected = shard_indices(place.rank, place.shard, world=run.world, shard_size=run.shard_size, rows=len(hashes))
     foreign, misplaced = [], []
-    for place, (number, meta, row_id) in enumerate(
-        zip(index, file.column("meta"), file.column("row_id"), strict=False)
-    ):
-        if not 0 <= number < len(hashes) or _line_hash(meta) != hashes[number]:
-            foreign.append(f"{row_id!r} (place {place})")
+    rows = zip(index, file.column("meta"), file.column("row_id"), strict=True)
+    for row, (number, meta, row_id) in enumerate(rows):
+        if not 0 <= number < len(hashes) or _line_hash(f"{meta}\n".encode(errors="replace")) != hashes[number]:
+            foreign.append(f"{row_id!r} (place {row})")
             continue
         if number not in expected:
             misplaced.append(f"{row_id!r}")
         seen[number] = min(seen[number] + 1, 255)
     if foreign:
-        yield f"rows that plan.jsonl does not have: {_named(foreign)}"
+        yield f"{FOREIGN}: {_named(foreign)}"
     if misplaced:
         yield f"rows that belong to another rank or shard: {_named(misplaced)}"
 
 
 def _check_images(file: ShardFile) -> Iterator[str]:
-    """Types, lengths and hashes."""
+    """Types and hashes."""
     dtype, shape = file.image_type
     if dtype != np.uint8 or len(shape) != 4:
         yield f"image is {dtype} {shape}; it must be uint8 (N, H, W, 3)"
         return
-    for name in ("row_id", "meta", "status", "plan_index", "image_sha256", "label", "seed"):
-        if len(file.column(name)) != shape[0]:
-            yield f"column {name} has {len(file.column(name))} rows, image has {shape[0]}"
-            return
     digest, wrong = file.data_sha256()
     if wrong:
         ids = file.column("row_id")
@@ -165,33 +247,16 @@ def _check_coverage(layout: Layout, seen: np.ndarray) -> Iterator[str]:
         if not wrong.any():
             continue
         first = {int(number) for number in np.flatnonzero(wrong)[:NAMED]}
-        ids = [repr(parse_object(line).get("id")) for n, line in enumerate(_lines(layout.plan)) if n in first]
+        ids = [_row_name(n, line) for n, line in enumerate(_lines(layout.plan)) if n in first]
         yield f"rows {what}: {_named(ids, total=int(wrong.sum()))}"
 
 
-def _check_reports(
-    layout: Layout, identity: RunIdentity, *, rows: int, total: np.ndarray, stored: dict[str, tuple[int, str]]
-) -> Iterator[str]:
-    """run.json must be there and agree with the shards."""
-    report = read_json(layout.run)
-    if report is None:
-        waiting = missing_ranks(layout, identity.world)
-        ranks = f" (no report of rank {_named([str(rank) for rank in waiting])})" if waiting else ""
-        yield f"run.json is missing: the run is not finished{ranks}; run the same command again"
-        return
-    counts = status_counts([]) | dict(zip(STATUS_NAMES, map(int, total), strict=True))
-    if report.get("rows") != rows or report.get("counts") != counts:
-        said = f"run.json counts {report.get('counts')} of {report.get('rows')} rows"
-        yield f"{said}, the shards hold {counts} of {rows}"
-    listed = {entry["name"]: (entry["rows"], entry["sha256"]) for entry in report.get("shards", [])}
-    there = {path.name for _, _, path in layout.shard_files()}
-    for name in sorted({*listed, *there}):
-        if name not in there:
-            yield f"{name}: run.json lists this shard, but it is gone"
-        elif name not in listed:
-            yield f"{name}: run.json does not list this shard"
-        elif name in stored and stored[name] != listed[name]:
-            yield f"{name}: run.json has other rows or another sha256 for it"
+def _row_name(number: int, line: bytes) -> str:
+    """The id in a line of the plan; its number where it has none any more."""
+    try:
+        return repr(parse_object(line.decode())["id"])
+    except (FastgenError, KeyError, UnicodeDecodeError):
+        return f"line {number + 1} of plan.jsonl"
 
 
 def _check_strangers(layout: Layout) -> Iterator[str]:

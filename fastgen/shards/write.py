@@ -7,9 +7,12 @@ disk, so a process that dies at any moment leaves no damaged file with a final n
 import hashlib
 import os
 import queue
+import re
+import secrets
 import threading
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +23,7 @@ import numpy as np
 from fastgen import __version__
 from fastgen.errors import FastgenError, OutputError
 from fastgen.files import publish
+from fastgen.shards.part_file import PartFile
 from fastgen.shards.schema import (
     FORMAT,
     NUMBERS,
@@ -30,8 +34,10 @@ from fastgen.shards.schema import (
     Sample,
     column_values,
 )
+from fastgen.shards.seal import add_seal
 
 PART = ".part"
+SYSTEM_ERROR = re.compile(r"error message = '([^']*)'")
 COMPRESSION_LEVEL = 1  # higher levels save about 3 % more on photographs and take three times as long
 
 
@@ -48,7 +54,7 @@ class OpenShard:
         rank: int,
         shard: int,
     ) -> None:
-        """Create `<path>.part` with room for all planned rows.
+        """Create `<path>.<process>.part` with room for all planned rows.
 
         Args:
             path: final name if all planned rows are written.
@@ -62,7 +68,7 @@ class OpenShard:
             OutputError: the file cannot be made.
         """
         self.path, self.short = path, short
-        self.part = path.with_name(path.name + PART)
+        self.part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
         self._planned = planned
         self._place = {row.row.id: place for place, row in enumerate(planned)}
         if len(self._place) < len(planned):
@@ -76,9 +82,12 @@ class OpenShard:
         self._digested = 0
         shape = (len(planned), identity.height, identity.width, 3)
         try:
-            self._file = h5py.File(self.part, "w", libver=("earliest", "v110"), locking=False)
+            # HDF5 1.10's own layout has checksums over all of its metadata; the older one lets a flipped bit in there
+            # crash its readers, or keep them busy for ever.
+            self._disk = PartFile(self.part)
+            self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
         except OSError as error:
-            raise OutputError(f"{self.part}: cannot be written ({error})") from error
+            raise cannot_write(self.part, error) from error
         self._images = self._file.create_dataset(
             "image", shape, np.uint8, chunks=(1, *shape[1:]), maxshape=(None, *shape[1:]), compression="gzip",
             compression_opts=COMPRESSION_LEVEL,
@@ -102,6 +111,7 @@ class OpenShard:
             )
         data = image.tobytes()
         self._images.id.write_direct_chunk((place, 0, 0, 0), zlib.compress(data, COMPRESSION_LEVEL))
+        self._disk.check()
         values = column_values(self._planned[place], sample)
         self._columns[place] = {**values, "image_sha256": hashlib.sha256(data).hexdigest()}
         if place == self._digested:
@@ -118,15 +128,21 @@ class OpenShard:
             self._close_gaps(done)
             self._write_columns([self._columns[place] or {} for place in done])
             self._write_attributes()
+            start, end = self._image_bytes()
             self._file.close()
+            self._disk.close()
+            self._disk.check()
+            add_seal(self.part, start=start, end=end)
         except (OSError, RuntimeError) as error:  # h5py raises either
-            raise OutputError(f"{self.part}: cannot be written ({error})") from error
+            raise cannot_write(self.part, error) from error
         return publish(self.part, self.path if len(done) == len(self._planned) else self.short)
 
     def discard(self) -> None:
         """Close and delete the unfinished file."""
         self._file.close()
-        self.part.unlink(missing_ok=True)
+        self._disk.close()
+        with suppress(OSError):
+            self.part.unlink(missing_ok=True)
 
     def _close_gaps(self, done: list[int]) -> None:
         """Move the written images together and finish the digest over all of them, in file order."""
@@ -137,6 +153,16 @@ class OpenShard:
             self._images.resize(len(done), axis=0)
         for place in range(self._digested, len(done)):
             self._digest.update(self._images[place].tobytes())
+
+    def _image_bytes(self) -> tuple[int, int]:
+        """The range of the file in which the images lie."""
+        places: list[tuple[int, int]] = []
+
+        def note(chunk: Any) -> None:  # must return nothing, or HDF5 stops
+            places.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
+
+        self._images.id.chunk_iter(note)
+        return min(start for start, _ in places), max(end for _, end in places)
 
     def _write_columns(self, rows: list[dict[str, Any]]) -> None:
         for name in TEXTS:
@@ -247,12 +273,22 @@ class ShardWriter:
                 if self._error is None and self._open is not None:
                     self._open.write(sample)
             except (OSError, RuntimeError) as error:  # h5py raises either
-                self._error = OutputError(f"{self._open.part}: cannot be written ({error})") if self._open else error
+                self._error = cannot_write(self._open.part, error) if self._open else error
             except BaseException as error:  # raised again in the main thread
                 self._error = error
             finally:
                 self._queue.task_done()
         self._queue.task_done()
+
+
+def cannot_write(path: Path, error: Exception) -> OutputError:
+    """The error of a shard file that h5py could not write; of HDF5's long message only the system's words."""
+    found = SYSTEM_ERROR.search(str(error))
+    reason = found[1] if found else getattr(error, "strerror", None) or str(error)
+    return OutputError(
+        f"{path}: cannot be written ({reason}); check the path, its permissions and free space, then run the same "
+        "command again: finished shards are kept"
+    )
 
 
 def leftovers(shards: Path) -> list[Path]:

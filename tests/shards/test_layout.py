@@ -7,12 +7,12 @@ import shutil
 import pytest
 
 from fastgen.errors import OutputError
+from fastgen.shards.claim import rank_lock
 from fastgen.shards.layout import (
     Layout,
     finish_rank,
     missing_indices,
     publish_first,
-    rank_lock,
     rank_shards,
     scan,
     write_signature,
@@ -84,7 +84,7 @@ def test_scan_refuses_damage_and_says_what_to_do(tmp_path, damage):
         message = "00000-r000-p2.h5: holds rows that are not its own, or that another file holds too"
     else:
         target.write_bytes(target.read_bytes()[:1000])
-        message = "00000-r000.h5: cannot be read as HDF5"
+        message = "00000-r000.h5: cannot be read as a shard"
     with pytest.raises(OutputError, match="Delete this file and run again: only its rows are made anew") as error:
         scan(layout, identity_of(make_signature()), rank=0, rows=10)
     assert message in str(error.value)

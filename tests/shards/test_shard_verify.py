@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
 import pytest
 
 from fastgen.errors import OutputError
+from fastgen.shards.seal import add_seal
 from fastgen.shards.verify import verify
 from tests.shards.shard_samples import make_output
 
@@ -15,6 +17,14 @@ from tests.shards.shard_samples import make_output
 @pytest.fixture
 def layout(tmp_path):
     return make_output(tmp_path / "out", rows=10, shard_size=4)
+
+
+@contextmanager
+def edited(path):
+    """A shard opened for writing, and sealed again afterwards: what is found is not found by the seal."""
+    with h5py.File(path, "r+") as file:
+        yield file
+    add_seal(path, start=0, end=0)
 
 
 def only(problems):
@@ -36,7 +46,7 @@ def test_no_output_folder(tmp_path):
 
 
 def test_a_changed_pixel(layout):
-    with h5py.File(layout.shard(0, 1), "r+") as file:
+    with edited(layout.shard(0, 1)) as file:
         image = file["image"][2]
         image[0, 0, 0] ^= 1
         file["image"][2] = image
@@ -59,7 +69,7 @@ def test_a_cut_file(layout):
     data = layout.shard(0, 0).read_bytes()
     layout.shard(0, 0).write_bytes(data[: len(data) // 2])
     problems = verify(layout.out)
-    assert "00000-r000.h5: cannot be read as HDF5" in problems[0]
+    assert "00000-r000.h5: cannot be read as a shard" in problems[0]
     assert "rows missing: 'row-0', 'row-1', 'row-2', 'row-3'" in problems
 
 
@@ -74,7 +84,7 @@ def drop_row(path, place):
     """Remove one row from a shard and make its hash right again."""
     import hashlib
 
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         keep = [i for i in range(file["image"].shape[0]) if i != place]
         images = file["image"][keep]
         for name in list(file):
@@ -112,13 +122,13 @@ def test_a_shard_of_another_run(layout, tmp_path):
 
 
 def test_a_changed_column(layout):
-    with h5py.File(layout.shard(0, 0), "r+") as file:
+    with edited(layout.shard(0, 0)) as file:
         file["label"][1] = 0
     assert only(verify(layout.out)) == "00000-r000.h5: row 'row-1': label not as in meta"
 
 
 def test_a_foreign_row(layout):
-    with h5py.File(layout.shard(0, 0), "r+") as file:
+    with edited(layout.shard(0, 0)) as file:
         row = json.loads(file["meta"].asstr()[0])
         file["meta"][0] = json.dumps({**row, "prompt": "something else"})
     problems = verify(layout.out)
@@ -127,7 +137,7 @@ def test_a_foreign_row(layout):
 
 
 def test_a_wrong_image_type(layout):
-    with h5py.File(layout.shard(0, 0), "r+") as file:
+    with edited(layout.shard(0, 0)) as file:
         images = file["image"][:]
         del file["image"]
         file.create_dataset("image", data=images.astype(np.int16))

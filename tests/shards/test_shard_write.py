@@ -126,7 +126,7 @@ def test_leaving_on_an_error_deletes_the_open_shard_only(tmp_path, identity):
         writer.finish()
         writer.begin(tmp_path / "b.h5", plan[2:], short=tmp_path / "b-p0.h5", shard=1)
         writer.write(sample_of(plan[2]))
-        assert leftovers(tmp_path) == [tmp_path / "b.h5.part"]
+        assert [path.name.split(".")[0] for path in leftovers(tmp_path)] == ["b"]
         raise RuntimeError("boom")
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
