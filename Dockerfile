@@ -3,13 +3,16 @@
 #   docker build -t fastgen .
 #   docker run --rm --gpus all -v "$PWD/engines:/opt/fastgen/engines" -v "$PWD/out:/opt/fastgen/out" fastgen demo
 #
-# Not run so far: the build of this image, and with it everything below, on a CPU as on a GPU.
+# Checked with hadolint (tests/cluster/test_script.py). Not run so far: the build of this image, and with it everything below,
+# on a CPU as on a GPU. For clusters, hpc/fastgen.def makes the same image with Apptainer.
 # The user in the image has id 1000; for other owners of the mounted folders add --user "$(id -u):$(id -g)".
 
 # UBI 9 because it packages Python 3.11. The CUDA 13.0 runtime adds what torch's own wheels lack for onnxruntime (cuRAND)
 # and asks for the oldest driver that CUDA 13 runs on.
 FROM nvidia/cuda:13.0.2-runtime-ubi9
 
+# Red Hat withdraws old builds of a package, so that a pinned one could not be installed next year.
+# hadolint ignore=DL3041
 RUN dnf install -y --nodocs --setopt=install_weak_deps=0 python3.11 python3.11-pip \
     && dnf clean all \
     && rm -rf /var/cache/dnf \
@@ -30,11 +33,11 @@ RUN mkdir fastgen \
     && echo '__version__ = "0"' > fastgen/__init__.py \
     && pip install . -c constraints.txt \
     && pip uninstall -y fastgen-diffusion \
-    && rm -rf fastgen build *.egg-info
+    && rm -rf fastgen build ./*.egg-info
 
 COPY . .
 RUN pip install --no-deps -e .
 
-USER fastgen
+USER 1000
 ENTRYPOINT ["fastgen"]
 CMD ["--help"]

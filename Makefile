@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-slow check clean
+.PHONY: help venv demo test test-slow test-slurm check clean
 
 BIN := .venv/bin
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
@@ -35,6 +35,10 @@ test: check ## Check, then run the default tests
 
 test-slow: .venv/.installed-test ## Run the tests that take minutes or more
 	$(PYTEST) -m "slow and not gpu"
+
+test-slurm: .venv/.installed-test ## Install SLURM (apt, root), start it, and test on it
+	hpc/local-slurm install
+	$(PYTEST) -m slurm tests/slurm --timeout 600 --durations=0
 
 check: .venv/.installed-test ## Lint and check the types
 	$(BIN)/ruff check .

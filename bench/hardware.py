@@ -15,12 +15,18 @@ def hardware(*packages: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"cpu": _processor(), "cores": os.cpu_count(), "python": platform.python_version()}
     found["load_average"] = round(os.getloadavg()[0], 1)
+    return found | versions(*packages) | _gpu()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Package -> version here; one that is not installed is left out."""
+    found = {}
     for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found | _gpu()
+    return found
 
 
 def _processor() -> str:

@@ -21,6 +21,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.hardware import versions  # noqa: E402
+from bench.pipelines import load_pipeline, loading, picture, settings  # noqa: E402
+
 
 class Contender(ABC):
     """Draws rows; a subclass says how.
@@ -30,8 +33,12 @@ class Contender(ABC):
     """
 
     failed = 0
+    one_a_call = False
+    """Whether it draws one row a call, and not as many as the work says."""
     warm_ups = 1
     """Batches drawn before time counts."""
+    packages: tuple[str, ...] = ("torch", "diffusers", "transformers")
+    """Whose versions matter."""
 
     def __init__(self, work: dict[str, Any]) -> None:
         """Load the model.
@@ -42,6 +49,7 @@ class Contender(ABC):
                 (a picture's path).
         """
         self.work = work
+        self.batch = 1 if self.one_a_call else int(work["batch"])
         self.load()
 
     @abstractmethod
@@ -58,6 +66,7 @@ class Fastgen(Contender):
 
     with_reference = True
     compile = False
+    packages = ("torch", "onnxruntime", "onnxruntime-gpu")
 
     def load(self) -> None:
         from fastgen.engine.build import build
@@ -81,7 +90,7 @@ class Fastgen(Contender):
             if self.with_reference:
                 obj |= {"lambda": row["lambda"], "ref": {"id": row["reference"]}}
             made.append(complete_row(Row.from_json(obj, None), self.engine.spec, self.engine.scheduler_config))
-        samples = list(generate(made, self.engine, lambda ref: Image.open(ref.id).convert("RGB")))
+        samples = list(generate(made, self.engine, lambda ref: Image.open(ref.id).convert("RGB"), batch=self.batch))
         self.failed = sum(sample.status != GOOD for sample in samples)
         side = self.work["size"]
         nothing = np.zeros((side, side, 3), dtype=np.uint8)
@@ -104,19 +113,18 @@ class FastgenText(Fastgen):
 class Dalda(Contender):
     """diffusers as DALDA drives it: one image a call, lambda set on the pipeline before each."""
 
-    batch = 1
+    one_a_call = True
 
     def load(self) -> None:
         import torch
         from diffusers import DDIMScheduler, StableDiffusionPipeline
         from transformers import CLIPVisionModelWithProjection
 
-        dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.work["precision"]]
-        model, adapter = Path(self.work["model"]), Path(self.work["ip_adapter"])
-        options = {"variant": "fp16" if any(model.glob("unet/*.fp16.*")) else None, "torch_dtype": dtype}
-        self.pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, **options)
+        adapter, precision = Path(self.work["ip_adapter"]), self.work["precision"]
+        self.pipe = load_pipeline(StableDiffusionPipeline, self.work, precision)
         self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
         if self.pipe.image_encoder is None:
+            options = loading(self.work, precision)
             encoder = CLIPVisionModelWithProjection.from_pretrained(adapter.parent / "image_encoder", **options)
             self.pipe.register_modules(image_encoder=encoder)
         self.pipe.load_ip_adapter(str(adapter.parent), subfolder="", weight_name=adapter.name)
@@ -140,21 +148,18 @@ class Dalda(Contender):
             negative_prompt=[row["negative_prompt"] for row in rows],
             generator=[torch.Generator().manual_seed(row["seed"]) for row in rows],
             **self._references(rows),
-            **_settings(self.work),
+            **settings(self.work),
         ).images
         return np.stack([np.asarray(image) for image in images])
 
     def _references(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"ip_adapter_image": _picture(rows[0]["reference"], self.work["size"])}
+        return {"ip_adapter_image": picture(rows[0]["reference"], self.work["size"])}
 
 
 class Diffusers(Dalda):
     """diffusers at its own best batch: every row its own reference, one lambda for all rows of the work."""
 
-    @property
-    def batch(self) -> int:  # type: ignore[override]
-        """Rows of a call."""
-        return int(self.work["batch"])
+    one_a_call = False
 
     def load(self) -> None:
         super().load()
@@ -166,7 +171,7 @@ class Diffusers(Dalda):
     def _references(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
-        pictures = [_picture(row["reference"], self.work["size"]) for row in rows]
+        pictures = [picture(row["reference"], self.work["size"]) for row in rows]
         pixels = self.pipe.feature_extractor(pictures, return_tensors="pt").pixel_values
         with torch.no_grad():
             embeds = self.pipe.image_encoder(pixels.to(self.pipe.device, self.pipe.dtype)).image_embeds[:, None]
@@ -194,7 +199,7 @@ class Compiled(Diffusers):
 class Optimum(Contender):
     """optimum-onnx's pipeline in ONNX Runtime, without image prompts, which it does not have."""
 
-    batch = Diffusers.batch
+    packages = ("optimum-onnx", "optimum", "onnxruntime", "onnxruntime-gpu", "diffusers", "transformers", "torch")
 
     def load(self) -> None:
         from optimum.onnxruntime import ORTStableDiffusionPipeline
@@ -206,11 +211,20 @@ class Optimum(Contender):
 
         cache = Path(self.work["folder"]) / kind.__name__
         if not cache.exists():
-            kind.from_pretrained(self.work["model"], export=True, **options).save_pretrained(cache)
+            kind.from_pretrained(self._text_model(), export=True, **options).save_pretrained(cache)
         pipe = kind.from_pretrained(cache, **options)
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
         return pipe
+
+    def _text_model(self) -> str:
+        """Folder of the model in float32 without its image encoder, which the exporters of optimum cannot take."""
+        from diffusers import StableDiffusionPipeline
+
+        folder = Path(self.work["folder"]) / "text-model"
+        if not (folder / "model_index.json").exists():
+            load_pipeline(StableDiffusionPipeline, self.work, "fp32", image_encoder=None).save_pretrained(folder)
+        return str(folder)
 
     def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
         import torch
@@ -222,7 +236,7 @@ class Optimum(Contender):
                 [row["prompt"] for row in part],
                 negative_prompt=[row["negative_prompt"] for row in part],
                 generator=[torch.Generator().manual_seed(row["seed"]) for row in part],
-                **_settings(self.work),
+                **settings(self.work),
             ).images
         return np.stack([np.asarray(image) for image in images])
 
@@ -230,12 +244,17 @@ class Optimum(Contender):
 class OpenVino(Optimum):
     """optimum-intel's OpenVINO pipeline at a static shape; needs an environment of its own."""
 
+    packages = ("optimum-intel", "optimum", "openvino", "diffusers", "transformers", "torch")
+
     def load(self) -> None:
         from optimum.intel import OVStableDiffusionPipeline
 
         self.pipe = self._load(OVStableDiffusionPipeline, compile=False, ov_config={"INFERENCE_PRECISION_HINT": "f32"})
         side = self.work["size"]
         self.pipe.reshape(batch_size=self.batch, height=side, width=side, num_images_per_prompt=1)
+        # its decoder would be left at one image for every prompt, and then refuses the batch that the pipeline gives it
+        decoder = self.pipe.vae_decoder
+        decoder.model = self.pipe._reshape_vae_decoder(decoder.model, side, side, num_images_per_prompt=self.batch)
         self.pipe.compile()
 
 
@@ -251,21 +270,6 @@ CONTENDERS: dict[str, type[Contender]] = {
 }
 
 
-def _settings(work: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "num_inference_steps": work["steps"],
-        "guidance_scale": work["guidance"],
-        "height": work["size"],
-        "width": work["size"],
-    }
-
-
-def _picture(path: str, side: int) -> Any:
-    from PIL import Image
-
-    return Image.open(path).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -279,6 +283,15 @@ def timed(contender: Contender, rows: list[dict[str, Any]]) -> tuple[float, np.n
     start = time.perf_counter()
     images = contender.draw(rows)
     return time.perf_counter() - start, images
+
+
+def warm_up(contender: Contender) -> None:
+    """Draw batches of as many steps as `warm_up_steps` of the work says, or as the work itself has."""
+    work = contender.work
+    steps, work["steps"] = work["steps"], work.get("warm_up_steps", work["steps"])
+    for _ in range(contender.warm_ups):
+        contender.draw(work["rows"][: contender.batch])
+    work["steps"] = steps
 
 
 def take_turns(contender: Contender) -> None:
@@ -309,8 +322,7 @@ def main() -> None:
     work = json.loads(Path(path).read_text())
     started = time.perf_counter()
     contender = CONTENDERS[name](work)
-    for _ in range(contender.warm_ups):
-        contender.draw(work["rows"][: work["batch"]])
+    warm_up(contender)
     ready = round(time.perf_counter() - started, 2)
     if flags == ["--turns"]:
         from bench.measure import share
@@ -324,7 +336,7 @@ def main() -> None:
         took, images = timed(contender, work["rows"])
         seconds.append(took)
     np.save(Path(work["folder"]) / f"{name}.npy", images)
-    _tell(ready_seconds=ready, seconds=seconds, failed=contender.failed)
+    _tell(ready_seconds=ready, seconds=seconds, failed=contender.failed, versions=versions(*contender.packages))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Images per second of fastgen and of every peer, on the same weights, rows, steps and size.
 
-Command:   python bench/throughput.py --model mini --steps 25 --guidance 3 --rows 48
-Hardware:  two virtual cores of an AMD EPYC, shared with others: the same contender varies by up to 20 % between rounds
-Result:    images/s, medians of 3: fastgen 4.2, optimum (text only) 3.7, fastgen-text 3.5, compiled 2.9, diffusers 2.4,
-           dalda 2.1 (bench/results/throughput-mini.json)
+Command:   python bench/throughput.py --model mini --steps 25 --guidance 3 --rows 8 --budget 400
+Hardware:  two virtual cores of an AMD EPYC, shared with others, at a third of their usual speed in that hour
+Result:    images/s, medians of 2 or 3 turns: openvino (text only) 1.67, fastgen 1.67, compiled 1.31, fastgen-text 1.23,
+           optimum (text only) 1.21, diffusers 0.99, dalda 0.48 (bench/results/throughput-mini.json)
 
 On a GPU:  python -m tests.real_shapes sd15 FOLDER, then
            python bench/throughput.py --model FOLDER --ip-adapter FOLDER/adapters/ip-adapter.safetensors
@@ -11,8 +11,8 @@ On a GPU:  python -m tests.real_shapes sd15 FOLDER, then
            compiled --batch 16; bench/device.py does the same in a few minutes
 
 Every contender is a process of its own (bench/peers.py) and has the machine to itself; they take turns, round after
-round, each round in another order. A contender whose library is not installed is named and left out. OpenVINO's
-pipeline needs other versions than fastgen's: give the Python of an environment that has optimum-intel.
+round, each round in another order. A contender whose library is not installed is named and left out. Where
+--optimum-site and --openvino-python come from: bench/NOTES.md, "The foreign peers".
 
 What is compared:
     fastgen            a lambda and a reference of its own for every row
@@ -27,10 +27,13 @@ What is compared:
 
 import argparse
 import json
+import math
+import os
 import shlex
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +62,9 @@ def make_work(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     sources = find_sources(options.model, ip_adapter=options.ip_adapter)
     size = options.size or sources.defaults()["size"]
-    # A step with guidance is two executions of an engine at this batch: peers run the same rows as one.
-    build = {"backend": options.backend, "precision": options.precision, "batch": options.batch, "size": size}
+    # with guidance, `batch` images are twice as many rows of one execution of the UNet, of ours as of the peers'
+    together = options.batch * (2 if options.guidance > 1 else 1)
+    build = {"backend": options.backend, "precision": options.precision, "batch": together, "size": size}
     build |= {"model": str(options.model), "ip_adapter": options.ip_adapter}
     rows = []
     for i in range(options.rows):
@@ -74,32 +78,51 @@ def make_work(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         rows.append(row)
     settings = {key: getattr(options, key) for key in ("steps", "guidance", "batch", "precision", "repeats")}
     paths = {"model": str(sources.folder), "ip_adapter": str(sources.adapter), "folder": str(folder)}
-    return {**paths, "build": build, "size": size, **settings, "rows": rows}
+    return {**paths, "build": build, "size": size, **settings, "warm_up_steps": 1, "rows": rows}
 
 
-def measure(work: dict[str, Any], options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
-    """Run every contender in turns; returns contender -> seconds for all rows, without those that cannot run."""
+def command_of(name: str, path: Path, options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """Program and environment of a contender: foreign ones have their own libraries."""
+    python = options.openvino_python if name == "openvino" else sys.executable
+    environment = dict(os.environ)
+    if name == "optimum" and options.optimum_site is not None:
+        environment["PYTHONPATH"] = str(options.optimum_site)
+    return [python, str(ROOT / "bench" / "peers.py"), name, str(path)], environment
+
+
+def measure(
+    work: dict[str, Any], options: argparse.Namespace, folder: Path
+) -> tuple[dict[str, list[float]], dict[str, dict[str, str]]]:
+    """Run every contender in turns.
+
+    Returns:
+        contender -> seconds for all rows, without those that cannot run; and contender -> versions of its packages.
+    """
     path = folder / "work.json"
     path.write_text(json.dumps(work))
     times: dict[str, list[float]] = {name: [] for name in options.peers}
+    versions: dict[str, dict[str, str]] = {}
+    started = time.monotonic()
     for turn in range(options.rounds):
         order = options.peers[turn % len(options.peers) :] + options.peers[: turn % len(options.peers)]
         for name in [name for name in order if name in times]:
-            python = options.openvino_python if name == "openvino" else sys.executable
-            command = [python, str(ROOT / "bench" / "peers.py"), name, str(path)]
-            done = subprocess.run(command, capture_output=True, text=True)
+            if time.monotonic() - started > options.budget:
+                break
+            command, environment = command_of(name, path, options)
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode:
                 del times[name]
                 print(f"{name}: left out ({done.stderr.strip().splitlines()[-1][:200]})", flush=True)
                 continue
             found = json.loads(done.stdout.strip().splitlines()[-1])
             times[name] += found["seconds"]
+            versions[name] = found["versions"]
             speeds = ", ".join(f"{len(work['rows']) / s:.3f}" for s in found["seconds"])
             more = f"ready after {found['ready_seconds']:.0f} s"
             if found["failed"]:
                 more += f"; {found['failed']} rows of it were NaN or of one colour"
             print(f"round {turn + 1} {name:16} {speeds} images/s ({more})", flush=True)
-    return times
+    return {name: seconds for name, seconds in times.items() if seconds}, versions
 
 
 def summary(times: dict[str, list[float]], rows: int) -> dict[str, dict[str, float]]:
@@ -109,6 +132,7 @@ def summary(times: dict[str, list[float]], rows: int) -> dict[str, dict[str, flo
     found = {}
     for name, values in speeds.items():
         found[name] = {"images_per_second": medians[name], "min": min(values), "max": max(values)}
+        found[name]["turns"] = len(values)
         if "dalda" in medians:
             found[name]["over_dalda"] = medians[name] / medians["dalda"]
         ours = medians.get("fastgen-text" if name in TEXT_ONLY else "fastgen")
@@ -143,9 +167,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3, help="processes of every contender")
     parser.add_argument("--repeats", type=int, default=2, help="timed runs in each process")
+    parser.add_argument("--budget", type=float, default=math.inf, help="seconds after which no other turn begins")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--openvino-python", default=sys.executable)
-    parser.add_argument("--work", type=Path, default=Path("out/bench/throughput"))
+    parser.add_argument("--openvino-python", default=sys.executable, help="of an environment with optimum-intel")
+    parser.add_argument("--optimum-site", type=Path, help="folder that optimum-onnx was installed into with --target")
+    parser.add_argument("--work", type=Path, help="default: out/bench/MODEL")
     parser.add_argument("--out", type=Path, help="default: bench/results/throughput-MODEL.json")
     return parser.parse_args(words)
 
@@ -153,12 +179,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure, print the table, write the JSON."""
     options = parse()
+    options.work = options.work or Path("out/bench") / Path(options.model).name
     options.work.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "bench/throughput.py", *sys.argv[1:]])
     machine = hardware(*PACKAGES)
     print(f"command:  {command}\nhardware: {', '.join(f'{k} {v}' for k, v in machine.items())}")
     work = make_work(options, options.work.resolve())
-    times = measure(work, options, options.work.resolve())
+    times, versions = measure(work, options, options.work.resolve())
     found = summary(times, len(work["rows"]))
     settings = {key: work[key] for key in SETTINGS} | {"rows": len(work["rows"])}
     report = {
@@ -166,6 +193,7 @@ def main() -> None:
         "hardware": machine,
         "model": Path(work["model"]).name,
         "settings": settings,
+        "versions": versions,
         "results": found,
         "psnr_db": agreement(options.work),
     }

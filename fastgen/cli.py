@@ -4,9 +4,6 @@
 """
 
 import json
-import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,46 +12,23 @@ import click
 
 from fastgen import __version__
 from fastgen.bank.class_names import read_class_names
-from fastgen.cli_baselines import AnyPath, ExistingFile, add_baselines, dalda_options
+from fastgen.cli_bank import bank
+from fastgen.cli_cluster import add_cluster_commands
 from fastgen.cli_finetune import finetune
-from fastgen.errors import DataError, FastgenError
+from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder
+from fastgen.cli_train import add_train_commands
+from fastgen.errors import DataError
 from fastgen.job import StopSignal
-
-ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
-
-
-class Commands(click.Group):
-    """A group whose commands end with one clear line and the right exit code instead of a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; a `FastgenError` becomes its message and its exit code."""
-        try:
-            return super().invoke(ctx)
-        except FastgenError as error:
-            click.echo(f"fastgen: {error}", err=True)
-            sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("fastgen: stopped at once; run the same command again to go on", err=True)
-            sys.exit(128 + signal.SIGINT)
-        except MemoryError:
-            click.echo("fastgen: the memory is full; give the job more of it, or run less at once", err=True)
-            sys.exit(FastgenError.exit_code)
-        except BrokenPipeError:
-            # The reader (`head`, say) has what it wanted; Python must not complain again when it flushes on exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
-        except OSError as error:
-            # A file system that fails where nobody expects it: an unmounted folder, a dying disk.
-            where = f"{error.filename}: " if error.filename is not None else ""
-            what = f"{where}{error.strerror or error}"
-            click.echo(f"fastgen: {what}; check the path, its permissions and the disk", err=True)
-            sys.exit(FastgenError.exit_code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="fastgen")
 def main() -> None:
     """Generate synthetic training images offline: bank -> plan -> engine -> shards -> train."""
+
+
+main.add_command(bank)
+main.add_command(finetune)
 
 
 @main.command()
@@ -90,6 +64,7 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--seed", type=int, default=0, show_default=True, help="Seed of the run."),
             click.option("--steps", type=int, help="Denoising steps; default: the row's or the model's."),
             click.option("--guidance", type=float, help="Guidance scale; default: the row's or the model's."),
+            click.option("--guidance-interval", metavar="LO-HI", help="Guidance between these shares of the schedule."),
             click.option("--scheduler", help="diffusers scheduler; default: the row's or the model's."),
             click.option("--limit", type=int, help="Stop after this many rows."),
             click.option("--clip", help="Scoring CLIP: a folder, or NAME=WEIGHTS; default: the model's own."),
@@ -126,6 +101,44 @@ def plan(**options: Any) -> None:
 
     for row in plan_bank(**options):
         click.echo(json.dumps(row.to_json(), ensure_ascii=False))
+
+
+@main.command()
+@click.argument("folder", type=ExistingFolder)
+@click.option("--model", help="Vision-language model: its name at the endpoint, or a local transformers folder.")
+@click.option("--captioner", help="Instead of a model: petworld (its ground truth), or a JSONL file to check.")
+@click.option("--out", type=AnyPath, help="The captions to write; default: FOLDER.captions.jsonl.")
+@click.option("--attributes", default="background,pose", show_default=True, help="What to ask for, with commas.")
+@click.option("--descriptor", default="object", show_default=True, help="Noun for what the data set shows.")
+@click.option("--base-url", help="OpenAI-compatible API, such as http://localhost:8000/v1; default: OpenAI's.")
+@click.option("--key-env", default="OPENAI_API_KEY", show_default=True, help="Environment variable with the key.")
+@click.option("--side", type=int, default=1024, show_default=True, help="Longest side in pixels that is sent.")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="Of the first question, 0 to 2.")
+@click.option("--concurrency", type=int, default=4, show_default=True, help="Requests at once. Changes no caption.")
+@click.option("--cache", type=AnyPath, help="Folder of answers, so that a rerun costs nothing; default: OUT.cache.")
+@click.option("--skip", is_flag=True, help="Leave out images without a usable answer.")
+def caption(folder: Path, attributes: str, **options: Any) -> None:
+    """Describe background and pose of real images by a vision-language model; run it again to go on."""
+    from fastgen.caption.command import caption as caption_images
+
+    names = [name.strip() for name in attributes.split(",")]
+    click.echo(caption_images(folder, attributes=names, **options, say=lambda line: click.echo(line, err=True)))
+
+
+@main.command("import")
+@click.argument("folder", type=ExistingFolder)
+@click.option("--out", required=True, type=AnyPath, help="The output folder to write.")
+@click.option("--classes", type=ExistingFile, help="Text file with one class name per line; default: the folders.")
+@click.option("--method", default="import", show_default=True, help="What made the images, such as datadream.")
+@click.option("--template", default="a photo of a {class}", show_default=True, help="Prompt of the images.")
+@click.option("--size", type=int, help="Side in pixels; default: that of the images, which must all have one.")
+@click.option("--shard-size", type=int, default=256, show_default=True, help="Images per shard.")
+def import_(folder: Path, classes: Path | None, **options: Any) -> None:
+    """Turn a folder of synthetic images, a folder per class, into an output folder of shards."""
+    from fastgen.production.import_images import import_images
+
+    names = None if classes is None else read_class_names(classes)
+    click.echo(import_images(folder, classes=names, **options, say=lambda line: click.echo(line, err=True)))
 
 
 @main.command()
@@ -183,6 +196,11 @@ def inspect(out: Path, **options: Any) -> None:
 @click.argument("out", type=ExistingFolder)
 @click.option("--clip", help="CLIP of CLIP-I: a folder, or NAME=WEIGHTS; default: the embedded one.")
 @click.option("--lpips", metavar="NET[=FILE]", help="alex or vgg; default: resnet_distance, which needs no download.")
+@click.option("--real", type=ExistingFolder, help="Real images, a folder per class: adds FID per class.")
+@click.option("--captions", type=ExistingFile, help="Backgrounds and poses of real images: adds the context probe.")
+@click.option("--probe", type=ExistingFolder, help="Folder of the captions' images; default: --real.")
+@click.option("--features", help="mini-resnet (FID's default), clip (the probe's) or inception=FILE.")
+@click.option("--fid-images", type=int, help="Most images per class that FID takes; default: all.")
 @click.option("--to", type=AnyPath, help="Folder for report.json and the plots; default: OUT/evaluate.")
 def evaluate(out: Path, **options: Any) -> None:
     """Measure diversity and closeness to the references (CLIP-I, LPIPS); write report.json and plots."""
@@ -192,29 +210,6 @@ def evaluate(out: Path, **options: Any) -> None:
     report = evaluate_output(out, load_reference=reference_loader(out), **options)
     for name in ("report.json", *(f"{measure}.png" for measure in report["encoders"]), "scores.png"):
         click.echo((options["to"] or out / "evaluate") / name)
-
-
-@main.command()
-@click.option("--real", required=True, type=ExistingFolder, help="Real images: one folder per class.")
-@click.option("--out", required=True, type=AnyPath, help="Folder for metrics.json and the heads.")
-@click.option("--synthetic", type=ExistingFolder, help="Output folder of `fastgen run`; adds the second arm.")
-@click.option("--test", type=ExistingFolder, help="Test images; default: REAL/test, or held-out halves.")
-@click.option("--backbone", default="mini-resnet", show_default=True, help="Frozen backbone, or NAME=PATH.")
-@click.option("--shots", type=int, help="Real training images per class; default: all.")
-@click.option("--seeds", type=int, default=5, show_default=True, help="Number of paired seeds.")
-@click.option("--steps", type=int, help="Training steps; default: the backbone's.")
-@click.option("--synthetic-probability", type=float, default=0.5, show_default=True, help="Per draw.")
-@click.option("--mix", default="parent", show_default=True, help="parent, class_uniform or pool_uniform.")
-@click.option("--norm", default="own", show_default=True, help="own, or half as in DALDA's code.")
-@click.option("--views", type=int, default=8, show_default=True, help="Cached augmented views per image.")
-@click.option("--cache", type=AnyPath, help="Folder of cached features; default: OUT/features.")
-def train(**options: Any) -> None:
-    """Train a linear probe on real images, and on real plus synthetic ones; write metrics.json."""
-    from fastgen.evaluate.report import accuracy_table
-    from fastgen.train.command import train as train_probe
-
-    metrics = train_probe(options.pop("real"), **options)
-    accuracy_table(metrics)
 
 
 @main.command()
@@ -235,73 +230,6 @@ def petworld(out: Path, classes: str, **options: Any) -> None:
     click.echo(export(out, classes=names, **options, say=lambda line: click.echo(line, err=True)))
 
 
-main.add_command(finetune)
-
-
-@main.group(cls=Commands)
-def bank() -> None:
-    """Write prompt banks."""
-
-
-@bank.command()
-@click.option("--classes", required=True, type=ExistingFile, help="Text file with one class name per line.")
-@click.option("--out", required=True, type=AnyPath, help="The bank to write.")
-@click.option("--template", default="a photo of a {class}", show_default=True, help="Prompt with {class} in it.")
-@click.option("--per-class", type=int, default=1, show_default=True, help="Rows per class.")
-@click.option("--class-format", help="Class names in prompts: plain or underscore; default: the profile's.")
-@dalda_options(profile=None)
-def template(classes: Path, **options: Any) -> None:
-    """Write a bank with one template prompt per class (with --profile: DALDA's base prompt)."""
-    from fastgen.bank.template import write_template_bank
-
-    click.echo(write_template_bank(read_class_names(classes), **options))
-
-
-@bank.command()
-@click.option("--classes", required=True, type=ExistingFile, help="Text file with one class name per line.")
-@click.option("--description", required=True, help="The data set in a few sentences: what its pictures show.")
-@click.option("--out", required=True, type=AnyPath, help="The bank to write.")
-@click.option("--model", required=True, help="Model name at the endpoint, or folder of a local transformers model.")
-@click.option("--base-url", help="OpenAI-compatible API, such as http://localhost:8000/v1; default: OpenAI's.")
-@click.option("--key-env", default="OPENAI_API_KEY", show_default=True, help="Environment variable with the key.")
-@click.option("--per-class", type=int, default=10, show_default=True, help="Sentences per class: so many calls.")
-@click.option("--batch-classes", type=int, help="Most classes in one request; default: 128.")
-@click.option("--temperature", type=float, default=1.0, show_default=True, help="Of sampling, 0 to 2.")
-@click.option("--concurrency", type=int, default=4, show_default=True, help="Requests at once. Changes no sentence.")
-@click.option("--cache", type=AnyPath, help="Folder of answers, so that a rerun costs nothing; default: OUT.cache.")
-@click.option("--refs", help="References the bank names: a folder beside it, or petworld.")
-@click.option("--tokenizer", type=ExistingFolder, help="Engine or model whose tokens are counted; default: CLIP's.")
-@click.option("--dry-run", is_flag=True, help="Print the messages of one call and ask nothing.")
-@dalda_options()
-def llm(classes: Path, dry_run: bool, **options: Any) -> None:
-    """Write a bank of sentences by a language model (DALDA's prompts); run it again to go on."""
-    from fastgen.bank.llm import llm_messages, write_llm_bank
-
-    names = read_class_names(classes)
-    if not dry_run:
-        click.echo(write_llm_bank(names, **options, say=lambda line: click.echo(line, err=True)))
-        return
-    for messages in llm_messages(names, description=options["description"], batch_classes=options["batch_classes"]):
-        for message in messages:
-            click.echo(f"--- {message['role']}\n{message['content']}")
-
-
-@bank.command("import-dalda")
-@click.argument("prompts", type=ExistingFile)
-@click.option("--out", required=True, type=AnyPath, help="The bank to write.")
-@click.option("--refs", help="References the bank names: a folder beside it, or petworld.")
-@click.option("--tokenizer", type=ExistingFolder, help="Engine or model whose tokens are counted; default: CLIP's.")
-@dalda_options()
-def import_dalda(prompts: Path, **options: Any) -> None:
-    """Make a bank of the prompt file of DALDA's official code, {class: [sentences]}."""
-    from fastgen.bank.dalda_json import import_dalda_bank
-
-    click.echo(import_dalda_bank(prompts, **options, say=lambda line: click.echo(line, err=True)))
-
-
-add_baselines(bank)
-
-
 @main.command()
 @click.option("--out", type=AnyPath, default=Path("out/demo"), show_default=True, help="Folder of the demo.")
 @click.option("--bank", type=ExistingFile, default=Path("prompts/pets.jsonl"), show_default=True, help="The bank.")
@@ -311,6 +239,10 @@ def demo(**options: Any) -> None:
     from fastgen.demo import demo as run_demo
 
     run_demo(**options)
+
+
+add_train_commands(main)
+add_cluster_commands(main)
 
 
 if __name__ == "__main__":

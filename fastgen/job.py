@@ -34,9 +34,9 @@ class Job:
 def job_share(rank: int | None = None, world: int | None = None, *, environ: Mapping[str, str] | None = None) -> Job:
     """Find rank and world: the flags if given, else SLURM's array task and process number, else 0 of 1.
 
-    A job array whose tasks start several processes with srun counts both: rank = array rank * tasks +
-        process. Flags win
-    over SLURM only when they agree with it or say `--rank 0 --world 1` (do not split).
+    A job array whose tasks start several processes with srun counts both: rank = array rank * tasks + process. Flags
+    win over SLURM only when they agree with it or say `--rank 0 --world 1` (do not split). `--world` alone makes the
+    number of the array task count as it is, so that some tasks can be submitted again by themselves (--array=3,7).
 
     Args:
         rank: the flag `--rank`, or None.
@@ -46,7 +46,10 @@ def job_share(rank: int | None = None, world: int | None = None, *, environ: Map
     Raises:
         FastgenError: one flag without the other, a rank outside its world, or flags that contradict SLURM.
     """
-    slurm = _slurm_share(os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    if rank is None and world is not None and _is_slurm(environ, world):
+        return _share_of_world(world, environ)
+    slurm = _slurm_share(environ)
     if rank is None and world is None:
         return slurm or Job(rank=0, world=1, source="one process")
     if rank is None or world is None:
@@ -60,6 +63,41 @@ def job_share(rank: int | None = None, world: int | None = None, *, environ: Map
             "follow SLURM, or give --rank 0 --world 1 so that this process makes every row"
         )
     return Job(rank=rank, world=world, source="--rank, --world")
+
+
+def _is_slurm(environ: Mapping[str, str], world: int) -> bool:
+    """Whether `--world` alone says enough: SLURM numbers the processes, or there is only one."""
+    return world == 1 or "SLURM_ARRAY_TASK_ID" in environ or _task_share(environ) is not None
+
+
+def _share_of_world(world: int, environ: Mapping[str, str]) -> Job:
+    """Rank from SLURM's array task and process number, in a world that the flag names."""
+    if world < 1:
+        raise FastgenError(f"got --world {world}; allowed: 1 or more")
+    task = _number(environ, "SLURM_ARRAY_TASK_ID")
+    process, processes = _task_share(environ) or (0, 1)
+    started = (_number(environ, "SLURM_ARRAY_TASK_COUNT") or 1) * processes
+    source = " and ".join(["--world", *(["SLURM_ARRAY_TASK_ID"] if task is not None else [])])
+    source += ", SLURM_PROCID" if processes > 1 else ""
+    if started > world or world % processes or (task is None and processes != world):
+        raise FastgenError(
+            f"--world {world} contradicts SLURM, which starts {started} processes: drop --world to follow SLURM, or "
+            f"start {world} processes"
+        )
+    if started == world and task is not None:
+        return Job(rank=_slurm_rank(environ), world=world, source=source)
+    rank = (task or 0) * processes + process
+    if rank >= world:
+        raise FastgenError(
+            f"SLURM_ARRAY_TASK_ID={task} is beyond --world {world}: number the tasks of the array from 0 to "
+            f"{world // processes - 1}, all of them or some"
+        )
+    return Job(rank=rank, world=world, source=source)
+
+
+def _slurm_rank(environ: Mapping[str, str]) -> int:
+    share = _slurm_share(environ)
+    return share.rank if share is not None else 0
 
 
 def _slurm_share(environ: Mapping[str, str]) -> Job | None:
@@ -83,11 +121,13 @@ def _array_share(environ: Mapping[str, str]) -> tuple[int, int] | None:
         raise FastgenError("SLURM_ARRAY_TASK_ID is set but SLURM_ARRAY_TASK_COUNT is not: give --rank and --world")
     first = _number(environ, "SLURM_ARRAY_TASK_MIN") or 0
     step = _number(environ, "SLURM_ARRAY_TASK_STEP") or 1
+    last = _number(environ, "SLURM_ARRAY_TASK_MAX")
     place, rest = divmod(task - first, step)
-    if rest or not 0 <= place < count:
+    if rest or not 0 <= place < count or (last is not None and last != first + (count - 1) * step):
         raise FastgenError(
             f"SLURM_ARRAY_TASK_ID={task} is not one of the {count} tasks that start at {first} with step "
-            f"{step}: an array must be one regular range (0-9 or 0-9:3), or give --rank and --world"
+            f"{step}: an array must be one regular range (0-9 or 0-9:3); to start only some tasks of one, give the "
+            "--world of the whole"
         )
     return place, count
 

@@ -130,8 +130,9 @@ class Row:
         score: CLIP score of the reference: a probability, a cosine, or up to 2.5.
         strength: share of the schedule that img2img runs, in (0, 1].
         guidance_scale: weight of classifier-free guidance, 0..100. steps: 1..1000.
+        guidance_interval: shares of the schedule between which there is guidance, 0 <= lo < hi <= 1; None: all of it.
         width, height: multiples of 8 in 8..4096.
-        labels: soft labels as (label, weight), weights sum to 1.
+        labels: soft labels as (label, weight), weights sum to 1 or to less.
         switch: share of the schedule that uses `prompt` before `prompt_late` takes over, 0..1.
         lambda_mu, lambda_sigma, lambda_bin, lambda_sampler: how a plan drew `lambda_`.
     """
@@ -151,6 +152,7 @@ class Row:
     strength: float | None = None
     adapters: tuple[Adapter, ...] = ()
     guidance_scale: float | None = None
+    guidance_interval: tuple[float, float] | None = None
     steps: int | None = None
     scheduler: str | None = None
     width: int | None = None

@@ -98,7 +98,7 @@ class Init:
 
     Attributes:
         kind: always "circle".
-        refs: ids of the two references.
+        refs: ids of the two references; the same one twice stands for its inversion.
         alpha: position on the circle, or None to draw it.
         inv_steps: DDIM inversion steps, 1..1000.
     """
@@ -178,8 +178,8 @@ def check_adapters(problems: Problems, name: str, value: Any) -> tuple[Adapter, 
 
 
 def check_labels(problems: Problems, name: str, value: Any) -> tuple[tuple[int, float], ...] | None:
-    """Check soft `labels`; their sum may be off by 0.001, and they are kept as written."""
-    allowed = "a list of [label, weight] pairs, each label once, weights not negative, that sum to 1"
+    """Check soft `labels`: they sum to 1 (give or take 0.001), or to less, as Diff-Mix's; kept as written."""
+    allowed = "a list of [label, weight] pairs, each label once, weights not negative, that sum to 1 or to less"
     if not (isinstance(value, list) and value and all(isinstance(p, list) and len(p) == 2 for p in value)):
         problems.add(name, value, allowed)
         return None
@@ -192,8 +192,8 @@ def check_labels(problems: Problems, name: str, value: Any) -> tuple[tuple[int, 
     if len(problems.found) > before:
         return None
     total = sum(share for _, share in pairs)
-    if len({label for label, _ in pairs}) < len(pairs) or abs(total - 1) > 1e-3:
-        problems.add(name, value, f"{allowed} (within 0.001; these sum to {total:.6g})")
+    if len({label for label, _ in pairs}) < len(pairs) or not 0 < total <= 1 + 1e-3:
+        problems.add(name, value, f"{allowed} (above 0; these sum to {total:.6g})")
         return None
     return tuple(pairs)
 
@@ -218,10 +218,20 @@ def check_init(problems: Problems, name: str, value: Any) -> Init | None:
 
 
 def _two_refs(problems: Problems, name: str, value: Any) -> tuple[str, str] | None:
-    if isinstance(value, list) and len(value) == 2 and value[0] != value[1]:
+    if isinstance(value, list) and len(value) == 2:
         first, second = (NAME(problems, f"{name}[{i}]", v) for i, v in enumerate(value))
         return (first, second) if first and second else None
-    problems.add(name, value, "two different reference ids")
+    problems.add(name, value, "two reference ids (the same one twice: its inversion, without a circle)")
+    return None
+
+
+def check_interval(problems: Problems, name: str, value: Any) -> tuple[float, float] | None:
+    """Check `guidance_interval`: two shares of the schedule, the smaller first."""
+    if isinstance(value, list) and len(value) == 2 and all(type(end) in (int, float) for end in value):
+        lo, hi = (float(end) for end in value)
+        if 0 <= lo < hi <= 1:  # False for NaN
+            return lo, hi
+    problems.add(name, value, "two numbers [lo, hi] with 0 <= lo < hi <= 1, for example [0.2, 0.8]")
     return None
 
 
@@ -233,6 +243,7 @@ SHAREABLE: dict[str, Checker] = {
     "strength": number(0, 1, above=True),
     "adapters": check_adapters,
     "guidance_scale": number(0, 100),
+    "guidance_interval": check_interval,
     "steps": integer(1, 1000),
     "scheduler": text(longest=64, one_line=True),
     "width": _SIDE,
@@ -265,7 +276,7 @@ _OWN: dict[str, Checker] = {
 }
 ROW_FIELDS: tuple[str, ...] = (
     *"id class label prompt negative_prompt seed mode ref shot lambda score strength adapters".split(),
-    *"guidance_scale steps scheduler width height labels init prompt_late switch".split(),
+    *"guidance_scale guidance_interval steps scheduler width height labels init prompt_late switch".split(),
     *"domain attrs round parent method tags".split(),
     *"lambda_mu lambda_sigma lambda_bin lambda_sampler".split(),
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "fastgen"
-LEAF = {"errors", "files", "lock", "capacity", "fields", "row_parts", "header_parts", "records", "job", "seeds"}
+LEAF = set("errors files lock capacity fields row_parts header_parts class_words records job seeds context".split())
 TOP = {"__init__", "__main__", "demo", *(path.stem for path in ROOT.glob("cli*.py"))}
 MAY_IMPORT: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAF},
@@ -19,11 +19,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": set(),
     "shards": set(),
     "plan": {"bank", "clip", "petworld"},
+    "methods": {"bank", "plan"},
+    "caption": {"bank", "plan"},
     "generate": {"engine", "shards"},
     "train": {"shards", "clip", "weights_hash"},
-    "evaluate": {"shards", "clip", "weights_hash"},
+    "evaluate": {"shards", "clip", "weights_hash", "bank", "plan"},
     "finetune": {"engine", "train", "evaluate"},
     "production": {"bank", "clip", "engine", "generate", "plan", "shards"},
+    "cluster": {"bank", "production", "shards"},
 }
 HEAVY = {
     "torch",
@@ -36,11 +39,11 @@ HEAVY = {
     "open_clip",
     "timm",
 }
-LIGHT_STAGES = LEAF | {"shards", "petworld"}
+LIGHT_STAGES = LEAF | {"shards", "petworld", "cluster"}
 LIGHT_FILES = {
     f"bank/{name}.py"
     for name in "read unique references write template defaults deal img2img class_names dalda dalda_json chat "
-    "answer_cache asking endpoint instruction sentences rounds llm".split()
+    "answer_cache asking endpoint instruction sentences rounds llm captions caption_text".split()
 }
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -108,8 +111,9 @@ def test_packages_export_nothing(path):
         )
 
 
-def test_the_bank_reader_loads_nothing_heavy():
-    code = f"import sys, fastgen.bank.read, fastgen.job; print(*sorted({HEAVY!r} & set(sys.modules)))"
+def test_what_login_nodes_use_loads_nothing_heavy():
+    modules = "fastgen.bank.read, fastgen.job, fastgen.cli, fastgen.cluster.submit, fastgen.cluster.table"
+    code = f"import sys, {modules}; print(*sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=True
     )

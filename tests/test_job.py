@@ -15,6 +15,14 @@ ARRAY = {
     "SLURM_ARRAY_TASK_COUNT": "4",
     "SLURM_ARRAY_TASK_MIN": "0",
 }
+SOME = {  # sbatch --array=3,7
+    **ARRAY,
+    "SLURM_ARRAY_TASK_ID": "7",
+    "SLURM_ARRAY_TASK_COUNT": "2",
+    "SLURM_ARRAY_TASK_MIN": "3",
+    "SLURM_ARRAY_TASK_MAX": "7",
+    "SLURM_ARRAY_TASK_STEP": "1",
+}
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "3"}
 
 
@@ -28,6 +36,11 @@ STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_N
         ((None, None), {**ARRAY, **STEP}, "rank 7 of 12 (SLURM_ARRAY_TASK_ID/COUNT and SLURM_PROCID/NTASKS)"),
         ((2, 4), ARRAY, "rank 2 of 4 (--rank, --world)"),
         ((0, 1), ARRAY, "rank 0 of 1 (--rank, --world)"),
+        ((None, 4), ARRAY, "rank 2 of 4 (--world and SLURM_ARRAY_TASK_ID)"),
+        ((None, 8), SOME, "rank 7 of 8 (--world and SLURM_ARRAY_TASK_ID)"),
+        ((None, 24), {**SOME, **STEP}, "rank 22 of 24 (--world and SLURM_ARRAY_TASK_ID, SLURM_PROCID)"),
+        ((None, 3), STEP, "rank 1 of 3 (--world, SLURM_PROCID)"),
+        ((None, 1), {}, "rank 0 of 1 (--world)"),
         ((None, None), {"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, "rank 0 of 2 (SLURM_PROCID/NTASKS)"),
         (
             (None, None),
@@ -46,9 +59,11 @@ def test_who_decides_and_what_it_says(flags, environ, expected):
 
 
 def test_an_array_may_start_anywhere_and_take_steps():
-    environ = {"SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "10", "SLURM_ARRAY_TASK_STEP": "5"}
-    ranks = [job_share(environ={**environ, "SLURM_ARRAY_TASK_ID": str(i)}).rank for i in (10, 15, 20)]
-    assert ranks == [0, 1, 2]
+    environ = {"SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "10", "SLURM_ARRAY_TASK_MAX": "20"}
+    environ["SLURM_ARRAY_TASK_STEP"] = "5"
+    for world in (None, 3):
+        ranks = [job_share(None, world, environ={**environ, "SLURM_ARRAY_TASK_ID": str(i)}).rank for i in (10, 15, 20)]
+        assert ranks == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +74,13 @@ def test_an_array_may_start_anywhere_and_take_steps():
         ((2, 2), {}, "got --rank 2 --world 2; allowed"),
         ((-1, 2), {}, "got --rank -1"),
         ((0, 0), {}, "--world >= 1"),
+        ((None, 2), ARRAY, "--world 2 contradicts SLURM, which starts 4 processes"),
+        ((None, 4), STEP, "--world 4 contradicts SLURM, which starts 3 processes"),
+        ((None, 10), {**SOME, **STEP}, "--world 10 contradicts SLURM, which starts 6 processes"),
+        ((None, 7), SOME, "SLURM_ARRAY_TASK_ID=7 is beyond --world 7: number the tasks of the array from 0 to 6"),
+        ((None, 0), ARRAY, "got --world 0; allowed: 1 or more"),
+        ((None, None), SOME, "one regular range (0-9 or 0-9:3); to start only some tasks of one, give the --world"),
+        ((None, None), {**SOME, "SLURM_ARRAY_TASK_ID": "3"}, "one regular range"),
         ((1, 4), ARRAY, "contradicts SLURM, which says rank 2 of 4"),
         ((0, 3), STEP, "contradicts SLURM, which says rank 1 of 3"),
         ((None, None), {"SLURM_ARRAY_TASK_ID": "2"}, "SLURM_ARRAY_TASK_COUNT is not"),

@@ -98,6 +98,7 @@ def test_only_a_deleted_shard_is_made_again(bank, tmp_path):
     [
         ({"seed": 1}, "seed: the folder has 0, this command has 1"),
         ({"steps": 3}, "arguments.steps: the folder has null, this command has 3"),
+        ({"guidance_interval": "0-0.6"}, 'arguments.guidance_interval: the folder has null, this command has "0-0.6"'),
         ({"policy": 0.5}, 'arguments.policy: the folder has null, this command has "0.5"'),
         ({"shard_size": 3}, "shard_size: the folder has 256, this command has 3"),
         ({"rank": 0, "world": 2}, "world: the folder has 1, this command has 2"),
@@ -199,10 +200,14 @@ def test_a_broken_reference_fails_its_rows_and_only_them(bank, tmp_path):
 
 def test_the_options_reach_every_row(bank, tmp_path):
     given = {"steps": 3, "guidance": 1.5, "scheduler": "euler", "policy": "0.25", "limit": 5, "seed": 9}
+    given |= {"guidance_interval": "0.2-0.8"}
     rows = list(plan(bank, engine=FakeEngine(), **given))
     assert len(rows) == 5
     assert {(r.steps, r.guidance_scale, r.scheduler, r.lambda_) for r in rows} == {(3, 1.5, "euler", 0.25)}
+    assert {r.guidance_interval for r in rows} == {(0.2, 0.8)}
     run(bank, engine=FakeEngine(), out=tmp_path / "out", quiet=True, **given)
+    command = json.loads((tmp_path / "out" / "run.json").read_text())["command"]
+    assert " --guidance-interval 0.2-0.8 " in command
     lines = (tmp_path / "out" / "plan.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [json.loads(json.dumps(row.to_json())) for row in rows]
     assert len(images_of(tmp_path / "out")) == 5
@@ -274,6 +279,8 @@ def test_no_engine_says_what_to_type(bank, tmp_path, monkeypatch):
         ({"scheduler": "dimm"}, "scheduler: got 'dimm'; allowed: ddim, ddim_trailing, pndm"),
         ({"steps": 0}, "field 'steps': got 0"),
         ({"guidance": -1}, "field 'guidance_scale': got -1"),
+        ({"guidance_interval": "0.8"}, "guidance_interval: got '0.8'; allowed: LO-HI with 0 <= LO < HI <= 1"),
+        ({"guidance_interval": "0.8-0.2"}, "field 'guidance_interval': got [0.8, 0.2], allowed: two numbers [lo, hi]"),
         ({"rank": 3}, "got --rank without --world"),
         ({"provider": "cpu"}, "got provider 'cpu' with a loaded engine"),
     ],

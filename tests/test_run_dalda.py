@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from fastgen.bank.img2img import class_word, write_da_fusion_bank, write_real_guidance_bank
+from fastgen.bank.img2img import write_da_fusion_bank, write_real_guidance_bank
 from fastgen.bank.template import write_template_bank
+from fastgen.class_words import word_of
 from fastgen.cli import main
 from fastgen.errors import BankError, FastgenError, OutputError
 from fastgen.production.run import plan, run
@@ -59,7 +60,7 @@ def test_real_guidance_and_da_fusion_on_a_real_engine(tiny_model, tmp_path):
     words.mkdir()
     for index, name in enumerate(CLASSES):
         vector = torch.randn(1, TEXT_WIDTH, generator=torch.Generator().manual_seed(index))
-        save_file({class_word(name): vector}, words / f"{class_word(name)[1:-1]}.safetensors")
+        save_file({word_of(name): vector}, words / f"{word_of(name)[1:-1]}.safetensors")
     options = {"backend": "torch", "batch": 8, "out": tmp_path / "engine", "say": lambda line: None}
     engine = load_engine(build(tiny_model, embedding=[str(words)], **options))
     assert engine.spec.words == ("<beagle>", "<siamese>")
@@ -100,8 +101,8 @@ def test_a_profile_at_the_run_is_in_the_plan_and_is_resumed(tmp_path, scored):
     assert "profile" not in json.loads((tmp_path / "paper" / "plan.json").read_text())["arguments"]
     with pytest.raises(OutputError, match="profile"):
         run(bank, **options)
-    samplers = {row["lambda_sampler"] for row in open_output(out)}
-    assert samplers == {"clipnorm"} and {row["lambda_sampler"] for row in open_output(tmp_path / "paper")} == {"truncnorm"}
+    for folder, sampler in ((out, "clipnorm"), (tmp_path / "paper", "truncnorm")):
+        assert {row["lambda_sampler"] for row in open_output(folder)} == {sampler}
     with pytest.raises(FastgenError, match="profile: got 'dalda'; allowed: dalda-paper, dalda-official"):
         run(bank, **options, profile="dalda")
 

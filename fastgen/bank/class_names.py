@@ -69,6 +69,11 @@ def read_class_names(path: str | Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+def folder_class(name: str) -> str:
+    """The class that a folder holds: its name with blanks for `_`, as training captions write it."""
+    return name.replace("_", " ")
+
+
 def _folded(text: str) -> str:
     """Return a text in the one spelling in which names are compared."""
     text = unicodedata.normalize("NFC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").casefold()

@@ -120,7 +120,7 @@ class Endpoint:
 
     def _post(self, request: Request) -> bytes:
         """Send a request once and return the body of the answer."""
-        body = {"model": self._model, "messages": request.messages, "temperature": request.temperature}
+        body = {"model": self._model, "messages": self._messages(request), "temperature": request.temperature}
         post = urllib.request.Request(f"{self._base_url}/chat/completions", json.dumps(body).encode(), method="POST")
         post.add_header("Content-Type", "application/json")
         post.add_header("User-Agent", f"fastgen/{__version__}")
@@ -139,6 +139,10 @@ class Endpoint:
             if isinstance(cause, TimeoutError):
                 raise _Passing(f"no answer within {self._patience.timeout:g} s") from None
             raise _Passing(f"the connection failed ({self._shown(str(cause) or type(cause).__name__)})") from None
+
+    def _messages(self, request: Request) -> list[dict[str, Any]]:
+        """The messages as they are sent; what shows images puts them in here."""
+        return list(request.messages)
 
     def _refusal(self, error: urllib.error.HTTPError) -> ChatError | _Passing:
         """Return the right exception for a status other than 2xx."""

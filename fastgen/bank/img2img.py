@@ -4,13 +4,13 @@ Both start from the reference instead of using it as image prompt: no lambda, no
 settings of Stable Diffusion's pipeline (50 steps of PNDM, guidance 7.5).
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastgen.bank.defaults import merge_defaults
 from fastgen.bank.write import write_bank
+from fastgen.class_words import words_of
 from fastgen.errors import BankError, FastgenError, FieldErrors
 from fastgen.records import Header
 from fastgen.seeds import row_seed, stream
@@ -78,7 +78,8 @@ def write_da_fusion_bank(
 ) -> Path:
     """Write the bank of DA-Fusion: "a photo of a <word>" with the word that was learned for the class.
 
-    The engine must have the words: `fastgen build --embedding FOLDER`, a file for each class (see `class_word`).
+    The engine must have the words: `fastgen build --embedding FOLDER`, a file for each class, named as in
+    `fastgen.class_words`.
 
     Args:
         classes: ordered class names; their order defines the label ids.
@@ -107,36 +108,10 @@ def write_da_fusion_bank(
     return write_bank(out, header, _da_fusion_rows(header, strengths, shots, images_per_ref, seed))
 
 
-def class_word(class_: str) -> str:
-    """The textual-inversion word of a class: `<maine_coon>` for "Maine Coon".
-
-    Lower case, and one underscore for all between letters and digits. The file of its embedding is called
-    `maine_coon.safetensors`.
-    """
-    letters = re.sub(r"[\W_]+", "_", class_.casefold()).strip("_")
-    return f"<{letters}>"
-
-
-def class_words(classes: Sequence[str]) -> list[str]:
-    """The words of all classes, in their order.
-
-    Raises:
-        FastgenError: two classes have the same word, or one has none.
-    """
-    words: dict[str, str] = {}
-    for class_ in classes:
-        other = words.setdefault(class_word(class_), class_)
-        if other != class_:
-            raise FastgenError(f"classes: {other!r} and {class_!r} have the same word {class_word(class_)}; rename one")
-    if "<>" in words:
-        raise FastgenError(f"class {words['<>']!r} has no letter or digit to make a word of; rename it")
-    return list(words)
-
-
 def _da_fusion_rows(
     header: Header, strengths: Sequence[float], shots: int, images_per_ref: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    words = class_words(header.classes)
+    words = words_of(header.classes)
     for label, class_ in enumerate(header.classes):
         for shot in range(shots):
             for i in range(images_per_ref):
@@ -144,9 +119,9 @@ def _da_fusion_rows(
                 drawn = int(stream(row_seed(seed, row["id"]), "strength").integers(len(strengths)))
                 yield row | {
                     "shot": shot,
-                    "prompt": f"a photo of a {words[label]}",
+                    "prompt": f"a photo of a {words[class_]}",
                     "strength": strengths[drawn],
-                    "adapters": [{"name": words[label], "target": "ti"}],
+                    "adapters": [{"name": words[class_], "target": "ti"}],
                 }
 
 

@@ -30,11 +30,7 @@ class LocalChat:
             ModelError: it is none.
         """
         self._folder = Path(folder)
-        if not (self._folder / "config.json").is_file() or not any(self._folder.glob("*.safetensors")):
-            raise ModelError(f"{folder}: holds no config.json with weights in *.safetensors; give a transformers model")
-        files = sorted(p for p in self._folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja", ".model"))
-        content = sha256_json({path.name: sha256_file(path) for path in files})
-        self.identity: dict[str, Any] = {"model": self._folder.resolve().name, "sha256": content, "endpoint": "local"}
+        self.identity: dict[str, Any] = local_identity(self._folder)
         self._lock = threading.Lock()
         self._loaded: tuple[Any, Any] | None = None
 
@@ -96,6 +92,19 @@ class LocalChat:
             model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
             self._loaded = tokenizer, model
         return self._loaded
+
+
+def local_identity(folder: Path) -> dict[str, Any]:
+    """What tells a transformers model folder from any other: its name and the hash of its files.
+
+    Raises:
+        ModelError: it is none.
+    """
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: holds no config.json with weights in *.safetensors; give a transformers model")
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja", ".model"))
+    content = sha256_json({path.name: sha256_file(path) for path in files})
+    return {"model": folder.resolve().name, "sha256": content, "endpoint": "local"}
 
 
 def _prompt(tokenizer: Any, messages: Messages, folder: Path) -> Any:

@@ -18,14 +18,16 @@ EXAMPLE_BATCH = 2
 """Rows of the example inputs; 1 would be taken for a constant by the exporter."""
 
 
-def export_onnx(module: Any, part: Component, path: Path) -> None:
+def export_onnx(module: Any, part: Component, path: Path, *, fused: bool = False) -> None:
     """Write one component as ONNX, its weights in `<path>.data`.
 
     Args:
         module: takes the component's inputs in order.
         part: names and shapes.
         path: ends in .onnx; its folder exists.
+        fused: with ONNX Runtime's own operators, which nothing else can run.
     """
+    from fastgen.engine.ort_fusion import fuse
     from fastgen.engine.translations import TABLE
 
     inputs = tuple(_example(spec) for spec in part.inputs)
@@ -44,6 +46,8 @@ def export_onnx(module: Any, part: Component, path: Path) -> None:
         )
         assert program is not None
         _forget_origin(program.model)
+        if fused:
+            fuse(program.model)
         program.save(str(path), external_data=True)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ GRAPHS = "onnx"
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+
+PIECE_PIXELS = 2 * 256 * 256
+"""Pixels that VAE and image encoder work on at once on a CPU: more are no faster, take memory, and a batch that is not
+full would pay for them."""
 
 # TF32 would lose the parity gate; an exhaustive search for algorithms may choose others in every process
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
@@ -39,7 +44,7 @@ class OrtBackend:
         if provider == "cuda":
             require_cuda()
         onnxruntime = _onnxruntime()
-        on_gpu = provider != "cpu" and can_use_cuda()
+        on_gpu, parts = provider != "cpu" and can_use_cuda(), list(spec.components.items())
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         self.spins = not on_gpu
         options = onnxruntime.SessionOptions()
@@ -47,8 +52,9 @@ class OrtBackend:
         options.use_deterministic_compute = True
         options.log_severity_level = 3
         cuda = (CUDA, {**CUDA_OPTIONS, "device_id": str(self.device.index)})
-        self._batch, self._programs = spec.batch, {}
-        for name, part in spec.components.items():
+        self._rows = {name: spec.batch if on_gpu else rows_together(part, spec.batch) for name, part in parts}
+        self._programs = {}
+        for name, part in parts:
             path = folder / GRAPHS / f"{name}.onnx"
             try:
                 session = onnxruntime.InferenceSession(str(path), options, providers=[cuda, CPU] if on_gpu else [CPU])
@@ -63,12 +69,19 @@ class OrtBackend:
             self._programs[name] = OrtProgram(session, part, self.device)
 
     def rows(self, component: str) -> int:
-        """Rows of every execution: the engine's batch for all components."""
-        return self._batch
+        """Rows of every execution; see `rows_together`."""
+        return self._rows[component]
 
     def __call__(self, component: str, tensors: Mapping[str, Tensor]) -> Tensor:
         """Run one component on one batch; the result lies on `device` and belongs to the caller."""
         return self._programs[component](tensors)
+
+
+def rows_together(part: Component, batch: int) -> int:
+    """Rows of one execution on a CPU: a divisor of the engine's batch; fewer for what takes or gives large images."""
+    images = [tensor.shape for tensor in (*part.inputs, part.output) if len(tensor.shape) == 3 and tensor.shape[0] == 3]
+    pixels = max((prod(shape[1:]) for shape in images), default=1)
+    return max(rows for rows in range(1, batch + 1) if batch % rows == 0 and rows <= max(1, PIECE_PIXELS // pixels))
 
 
 class OrtProgram:

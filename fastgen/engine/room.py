@@ -13,7 +13,8 @@ half precision (bf16 makes the same ones as fp16 and was not measured, nor was T
 build of the small model took 1367 MiB (onnxruntime) and 319 MiB (torch, above twice the weights) more, for what passes
 between the layers; ONNX Runtime keeps what each component once took. The factors below give 768 and 256 MiB for that:
 they are meant as what a build needs at least, so that one is refused only where it could not succeed. At 512 pixels and
-with the default batch that is extrapolated, not measured.
+with the default batch that is extrapolated, not measured. Since then, float32 attention is fused and ONNX Runtime's VAE
+works on a few images at once on a CPU: less is counted for both, and was not measured again.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from fastgen.capacity import free_disk, free_memory, size_text
 from fastgen.engine.model_files import PARTS, Sources, read_json
+from fastgen.engine.ort_backend import PIECE_PIXELS
 from fastgen.engine.weights import weight_files
 from fastgen.errors import EngineError
 
@@ -37,7 +39,7 @@ VAE_LAYERS, VAE_LAYERS_ORT = 8, 8
 while the encoder is compared."""
 
 SCORES_ORT = 2
-"""Tensors of attention scores in the UNet's largest attention: ONNX Runtime has no fused one."""
+"""Tensors of attention scores in the UNet's largest attention: in half precision it is not fused (see `ort_fusion`)."""
 
 GRAPHS = 16 << 20
 """Bytes of graphs, tokenizer and the like on the disk."""
@@ -65,9 +67,11 @@ def memory_needed(sources: Sources, options: Options) -> float:
     """Bytes of main memory that a build takes at its peak, at least."""
     layer, scores = _activations(sources, options.size)
     rows = 0 if options.on_gpu else VAE_LAYERS * layer
+    pieces = 0
     if options.backend == "onnxruntime" and not options.on_gpu:
-        rows += VAE_LAYERS_ORT * layer + SCORES_ORT * scores
-    return LIBRARIES + COPIES[options.precision] * 4 * count_weights(sources) + options.batch * rows
+        rows += SCORES_ORT * scores if options.precision != "fp32" else 0
+        pieces = min(options.batch, max(1, PIECE_PIXELS // options.size**2)) * VAE_LAYERS_ORT * layer
+    return LIBRARIES + COPIES[options.precision] * 4 * count_weights(sources) + options.batch * rows + pieces
 
 
 def disk_needed(sources: Sources, options: Options) -> float:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fastgen import __version__
 from fastgen.errors import SHOWN, DataError
+from fastgen.evaluate.against_real import real_sections
 from fastgen.evaluate.class_images import ClassImages, LoadReference, RealImages, read_classes
 from fastgen.evaluate.diversity import ClassDiversity, Diversity
 from fastgen.evaluate.diversity_plot import diversity_plot, score_plot
@@ -43,6 +44,11 @@ def evaluate(
     *,
     clip: str | Path | None = None,
     lpips: str | None = None,
+    real: str | Path | None = None,
+    captions: str | Path | None = None,
+    probe: str | Path | None = None,
+    features: str | None = None,
+    fid_images: int | None = None,
     to: str | Path | None = None,
     load_reference: LoadReference | None = None,
     console: Console | None = None,
@@ -59,6 +65,12 @@ def evaluate(
         lpips: `alex` or `vgg` (or NAME=FILE of torchvision's weights) measures LPIPS v0.1 on squares of 512
             pixels, of 256 for smaller images; None measures `resnet_distance`, LPIPS' formula over the
             embedded ResNet, which needs no download and is not LPIPS.
+        real: folder with one folder of real images per class: adds FID per class.
+        captions: backgrounds and poses of real images: adds the context probe, see `real_sections`.
+        probe: folder of the captions' images; None takes `real`.
+        features: of FID and probe: `mini-resnet`, `clip`, or `inception=FILE`; None: `mini-resnet` for FID, `clip`
+            for the probe.
+        fid_images: most images of each class and side that FID takes; None takes all.
         to: folder for the report, the plots and the cache; None is `out`/evaluate.
         load_reference: gives the image of a reference, such as `References.load`; without it `_ref` and
             `_class_real` are null.
@@ -77,9 +89,13 @@ def evaluate(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     measures = [clip_measure(clip, device=device), _perceptual(output, lpips, device)]
     folder = Path(to) if to is not None else Path(out) / "evaluate"
-    real = RealImages(load_reference)
-    classes, counts = read_classes(output, real)
-    diversity = Diversity(output, output.column("image_sha256"), real, folder / "cache")
+    references = RealImages(load_reference)
+    classes, counts = read_classes(output, references)
+    sections, notes = real_sections(
+        output, real=real, captions=captions, probe=probe, features=features, fid_images=fid_images, clip=clip,
+        device=device,
+    )  # fmt: skip
+    diversity = Diversity(output, output.column("image_sha256"), references, folder / "cache")
     metrics: dict[str, Any] = {}
     for measure in measures:
         metrics |= metric_entries(measure.name, output.classes, _measure(diversity, classes, measure))
@@ -92,9 +108,10 @@ def evaluate(
         },
         "metrics": metrics,
         "scores": score_entry(classes),
-        "missing_references": real.missing[:SHOWN],
+        "missing_references": references.missing[:SHOWN],
+        **sections,
     }
-    report["notes"] = notes_of(report)
+    report["notes"] = [*notes_of(report), *notes]
     atomic_write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     _plots(folder, report, measures, name=Path(out).name)
     print_report(report, title=str(out), console=console or Console())

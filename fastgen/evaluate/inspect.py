@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from fastgen.context import context_of_rows
 from fastgen.errors import DataError, FastgenError
 from fastgen.evaluate.contact_sheet import Card, contact_sheet
 from fastgen.evaluate.histogram import BINS, histograms, png
@@ -83,6 +84,8 @@ def inspect(
 ) -> Inspection:
     """Writes contact_sheet.png and histograms.png, and prints a table of the classes.
 
+    Where rows name the donors of their contexts (BOB), it also says whether class and context are independent.
+
     Args:
         out: an output folder of `fastgen run`, finished or not.
         to: folder for the pictures; None is `out`/inspect.
@@ -105,7 +108,9 @@ def inspect(
     output = open_output(out)
     columns = read_columns(output)
     summary, statuses = summarise(columns, output.classes), status_counts(columns.status)
-    _print(console or Console(), summary, statuses, title=str(out))
+    console = console or Console()
+    _print(console, summary, statuses, title=str(out))
+    _print_context(console, output)
     good = columns.status == GOOD
     if not good.any():
         raise DataError(f"{out}: none of its {len(good)} rows is good, so there is nothing to show")
@@ -225,6 +230,15 @@ def _print(
         console.print(f"... and {len(summary) - MOST_CLASSES} more classes")
     counted = ", ".join(f"{name} {count:,}" for name, count in statuses.items() if count)
     console.print(f"{sum(statuses.values()):,} rows: {counted}", highlight=False)
+
+
+def _print_context(console: Console, output: Output) -> None:
+    """Says whether class and context depend on each other, if the first row has a donor."""
+    if (output[0].get("attrs") or {}).get("donor_id") is None:
+        return
+    names = {"context": "class and context", "donor": "class and class of the donor"}
+    for what, found in context_of_rows(output[int(row)] for row in output.good).items():
+        console.print(f"{names[what]} {found}", highlight=False)
 
 
 def _shown(value: float) -> str:

@@ -105,11 +105,19 @@ def verdict(metrics: Mapping[str, Any]) -> str:
 def _accuracy(to: Path, metrics: Mapping[str, Any]) -> Section:
     settings, backbone = metrics.get("settings", {}), metrics.get("backbone", {})
     n = len(next(iter(metrics["arms"].values()))["seeds"])
+    name = backbone.get("name", "features")
+    how = {"full": f"{name} trained in full", "lora": f"LoRA of {name}"}.get(
+        settings.get("tune", "linear"), f"Linear probe on frozen {name}"
+    )
+    step = {
+        "best_on_val": "the step that is best on the validation images",
+        "best_on_eval": "the step that is best on these test images, which is too optimistic",
+    }.get(metrics.get("select", "last"), "the last step")
+    tested = "6400 test images drawn again" if settings.get("eval") == "resample6400" else "the whole test set"
     note = (
-        f"Linear probe on frozen {backbone.get('name', 'features')}, {len(metrics['classes'])} classes, "
-        f"{settings.get('shots') or 'all'} real image(s) per class, {settings.get('steps', '?')} steps; "
-        "accuracy of the last step on the whole test set. Intervals are 95 % t-intervals of the mean over "
-        "seeds; they do not cover the choice of the test images."
+        f"{how}, {len(metrics['classes'])} classes, {settings.get('shots') or 'all'} real image(s) per class, "
+        f"{settings.get('steps', '?')} steps; accuracy of {step} on {tested}. Intervals are 95 % t-intervals of the "
+        "mean over seeds; they do not cover the choice of the test images."
     )
     plot = atomic_write_bytes(to / "accuracy.png", png(accuracy_plot(metrics)))
     return Section(

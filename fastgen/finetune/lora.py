@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from fastgen import __version__
+from fastgen.class_words import slug, words_of
 from fastgen.errors import FastgenError
 from fastgen.files import sha256_json
 from fastgen.finetune.batches import Batches
@@ -22,7 +23,7 @@ from fastgen.finetune.progress import Progress
 from fastgen.finetune.recipes import Recipe, recipe_of
 from fastgen.finetune.samples import draw_samples
 from fastgen.finetune.state import Folder
-from fastgen.finetune.wording import fill, slug, words_of
+from fastgen.finetune.wording import fill
 from fastgen.finetune.words import add_words, write_words
 
 SAMPLES = 12

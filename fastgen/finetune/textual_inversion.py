@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from fastgen import __version__
+from fastgen.class_words import words_of
 from fastgen.engine.embeddings import add_embeddings, parse_embeddings
 from fastgen.errors import FastgenError
 from fastgen.finetune.batches import Batches
@@ -25,7 +26,7 @@ from fastgen.finetune.pictures import FITS, Latents
 from fastgen.finetune.progress import Progress
 from fastgen.finetune.samples import draw_samples
 from fastgen.finetune.state import Folder
-from fastgen.finetune.wording import PHOTOS, fill, words_of
+from fastgen.finetune.wording import PHOTOS, fill
 from fastgen.finetune.words import WordEmbedding, add_words, write_words
 from fastgen.seeds import row_seed
 

@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from fastgen.errors import FastgenError
 
@@ -72,27 +72,3 @@ def placeholders(template: str) -> tuple[str, ...]:
     if "class" not in names or not all(name.isidentifier() for name in names):
         raise FastgenError(f"template {template!r}: needed is {{class}}; beside it {{descriptor}}, {{background}}, ...")
     return names
-
-
-def slug(name: str) -> str:
-    """Class name as a file is called: small letters and digits, underscores for everything else."""
-    return re.sub(r"[^\w.]+|_+", "_", name.casefold()).strip("_.")
-
-
-def word_of(name: str) -> str:
-    """The word that stands for a class, `<german_shorthaired>`; small letters, because CLIP knows no others."""
-    return f"<{slug(name)}>"
-
-
-def words_of(classes: Sequence[str]) -> dict[str, str]:
-    """Class -> its word.
-
-    Raises:
-        FastgenError: two classes would share a word, or a name has no letter or digit.
-    """
-    words = {name: word_of(name) for name in classes}
-    for name, word in words.items():
-        twins = [other for other in classes if words[other] == word]
-        if word == "<>" or len(twins) > 1:
-            raise FastgenError(f"class {name!r} would be {word}, {' and '.join(map(repr, twins))} alike; rename it")
-    return words

@@ -17,7 +17,12 @@ DEFAULT_GUIDANCE = 7.5
 
 
 class Group(NamedTuple):
-    """Rows that agree in all of this go through the same steps together; all else is data of the row."""
+    """Rows that agree in all of this go through the same steps together; all else is data of the row.
+
+    Attributes:
+        executed: steps that are run; fewer than `steps` for img2img.
+        interval: shares of the schedule between which there is guidance; None: nowhere.
+    """
 
     scheduler: str
     steps: int
@@ -25,7 +30,12 @@ class Group(NamedTuple):
     width: int
     mode: str
     executed: int
-    guided: bool
+    interval: tuple[float, float] | None
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is guidance at any step."""
+        return self.interval is not None
 
 
 def group_of(row: Row) -> Group:
@@ -33,8 +43,8 @@ def group_of(row: Row) -> Group:
     assert row.steps and row.scheduler and row.height and row.width and row.guidance_scale is not None
     mode = row.mode or "t2i"
     executed = executed_steps(row.steps, row.strength or 1.0) if mode == "img2img" else row.steps
-    guided = row.guidance_scale > 1
-    return Group(row.scheduler, row.steps, row.height, row.width, mode, executed, guided)
+    interval = (row.guidance_interval or (0.0, 1.0)) if row.guidance_scale > 1 else None
+    return Group(row.scheduler, row.steps, row.height, row.width, mode, executed, interval)
 
 
 def batches(rows: Sequence[Row], size: int) -> Iterator[tuple[Group, list[Row]]]:

@@ -1,6 +1,6 @@
 """The denoising loop: start noise and conditions in, clean latents out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -28,6 +28,8 @@ class Conditions:
         image: image-prompt tokens, (B, T, D).
         ip_scale: lambda, (B,); it weights the image branch in both halves of the guidance.
         guidance: weight of classifier-free guidance, (B,); None: no unconditional half is computed.
+        interval: shares of the schedule between which there is guidance (arXiv 2404.07724, section 3.1); outside of it
+            only the conditional half is computed.
         negative_text: negative prompts, (B, 77, D); needed with `guidance`.
         no_image: tokens of "no image" for the unconditional half, (1, T, D); needed with `guidance`.
         late_text: prompts that take over at `switch`, (B, 77, D), or None.
@@ -38,10 +40,15 @@ class Conditions:
     image: Tensor
     ip_scale: Tensor
     guidance: Tensor | None = None
+    interval: tuple[float, float] = (0.0, 1.0)
     negative_text: Tensor | None = None
     no_image: Tensor | None = None
     late_text: Tensor | None = None
     switch: Tensor | None = None
+
+    def without_guidance_at(self, share: float) -> bool:
+        """Whether no unconditional half is computed when `share` of the whole schedule is done."""
+        return self.guidance is None or not self.interval[0] <= share < self.interval[1]
 
     def text_at(self, progress: float) -> Tensor:
         """The prompts that hold when the share `progress` of the steps is done, (B, 77, D)."""
@@ -76,9 +83,10 @@ def denoise(
     Returns:
         Latents, (B, C, h, w) float32, scaled as the VAE's encoder output times its scaling factor.
     """
-    for number, t in enumerate(schedule.timesteps):
+    for number, (t, share) in enumerate(zip(schedule.timesteps, schedule.shares, strict=True)):
         text = conditions.text_at(number / len(schedule.timesteps))
-        noise = guided_noise(unet, schedule.scale_input(latents, t), t, text=text, conditions=conditions)
+        here = replace(conditions, guidance=None) if conditions.without_guidance_at(share) else conditions
+        noise = guided_noise(unet, schedule.scale_input(latents, t), t, text=text, conditions=here)
         latents = schedule.step(noise, t, latents, generators=generators)
     return latents
 

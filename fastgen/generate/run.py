@@ -153,6 +153,7 @@ def _conditions(group: Group, rows: Sequence[Row], engine: "Engine", *, encoder:
         image=encoder.image_tokens([row.ref if needs_tokens(row) else None for row in rows]),
         ip_scale=numbers(scale),
         guidance=numbers(row.guidance_scale or 0.0 for row in rows) if group.guided else None,
+        interval=group.interval or (0.0, 1.0),
         negative_text=encoder.texts([row.negative_prompt or "" for row in rows]) if group.guided else None,
         no_image=engine.uncond_image_embeds if group.guided else None,
         late_text=encoder.texts([row.prompt_late or row.prompt for row in rows]) if late else None,

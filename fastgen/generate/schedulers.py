@@ -71,6 +71,7 @@ class Schedule:
 
     Attributes:
         timesteps: of the steps that are run, in order; int64 or float32 (S,), on the CPU.
+        shares: how much of the whole schedule lies before each of them, 0 up to less than 1.
     """
 
     def __init__(self, name: str, config: Mapping[str, Any], *, steps: int, strength: float | None = None) -> None:
@@ -95,9 +96,11 @@ class Schedule:
         except (ValueError, IndexError) as error:
             raise FastgenError(f"scheduler {name!r} with {steps} steps: {error}") from error
         self.timesteps: Tensor = self._scheduler.timesteps
+        total = len(self.timesteps)
+        self.shares = [number / total for number in range(total)]
         if strength is not None:
             first = max(steps - executed_steps(steps, strength), 0) * self._scheduler.order
-            self.timesteps = self.timesteps[first:]
+            self.timesteps, self.shares = self.timesteps[first:], self.shares[first:]
             if hasattr(self._scheduler, "set_begin_index"):
                 self._scheduler.set_begin_index(first)
 

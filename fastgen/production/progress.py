@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,16 @@ class RunProgress:
         failed: those of them that have a status other than good.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, watch: "Callable[[RunProgress], None] | None" = None) -> None:
         """Prepare; `expect` says how much there is to do.
 
         Args:
             quiet: show nothing.
+            watch: called with this object whenever a number has changed.
         """
         self.rows: int | None = None
-        self._before = 0
+        self._watch = watch
+        self._before = self._failed_before = 0
         self.made = self.failed = 0
         self._quiet = quiet
         self._start = time.perf_counter()
@@ -48,14 +51,17 @@ class RunProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def expect(self, rows: int | None, *, there: int) -> None:
+    def expect(self, rows: int | None, *, there: int, failed: int = 0) -> None:
         """Say what there is to do.
 
         Args:
             rows: rows of this rank in all, or None if nobody knows yet.
             there: rows on the disk now, those made by this process included.
+            failed: those of them without a good image.
         """
-        self.rows, self._before = rows, there - self.made
+        self.rows, self._before, self._failed_before = rows, there - self.made, failed - self.failed
+        if self._watch is not None:
+            self._watch(self)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, total=rows, completed=self.done)
 
@@ -63,6 +69,11 @@ class RunProgress:
     def done(self) -> int:
         """Rows that are finished, before and by this process."""
         return self._before + self.made
+
+    @property
+    def failed_in_all(self) -> int:
+        """Finished rows without a good image, before and by this process."""
+        return self._failed_before + self.failed
 
     @property
     def seconds(self) -> float:
@@ -78,6 +89,8 @@ class RunProgress:
         """Count one image."""
         self.made += 1
         self.failed += not good
+        if self._watch is not None:
+            self._watch(self)
         if self._bar is not None and self._task is not None:
             trouble = f", {self.failed} failed" if self.failed else ""
             self._bar.update(self._task, advance=1, rate=f"{self.rate:.3g} images/s{trouble}")

@@ -47,6 +47,7 @@ def plan(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
+    guidance_interval: str | None = None,
     scheduler: str | None = None,
     limit: int | None = None,
     clip: str | None = None,
@@ -60,7 +61,9 @@ def plan(
         FastgenError: as `run`. A bank of at most 100 000 rows is checked before the first row; a longer one meanwhile,
             and what is wrong with it is raised while iterating, at the latest after the last row.
     """
-    arguments = _arguments(bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile)
+    arguments = _arguments(
+        bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile, guidance_interval
+    )
     facts = engine_facts(engine)
     if is_long(arguments.bank):
         return _plan_unchecked(arguments, facts)
@@ -95,6 +98,7 @@ def run(
     batch: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    guidance_interval: str | None = None,
     scheduler: str | None = None,
     provider: str = "auto",
     shard_size: int = SHARD_SIZE,
@@ -119,6 +123,7 @@ def run(
         batch: rows denoised together; None takes the engine's. It does not change any image.
         steps: denoising steps of every row; None: as the row, the bank or the model says.
         guidance: guidance scale of every row, likewise.
+        guidance_interval: "LO-HI", shares of the schedule between which every row has guidance.
         scheduler: of every row, likewise.
         provider: where ONNX Runtime computes: "auto" (on the GPU if it can), "cpu" or "cuda".
         shard_size: rows per shard.
@@ -136,7 +141,9 @@ def run(
             started with other arguments.
         Interrupted: a signal stopped it; what was made is saved.
     """
-    arguments = _arguments(bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile)
+    arguments = _arguments(
+        bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile, guidance_interval
+    )
     for name, value in (("--shard-size", shard_size), ("--batch", batch)):
         if value is not None and value < 1:
             raise FastgenError(f"got {name} {value}; allowed: 1 or more")
@@ -208,6 +215,7 @@ def _arguments(
     limit: int | None,
     clip: str | None,
     profile: str | None,
+    guidance_interval: str | None,
 ) -> Arguments:
     return Arguments(
         bank=Path(bank),
@@ -221,4 +229,5 @@ def _arguments(
         limit=limit,
         clip=clip,
         profile=profile,
+        guidance_interval=guidance_interval,
     )

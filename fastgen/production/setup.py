@@ -41,6 +41,7 @@ class Arguments:
     limit: int | None
     clip: str | None
     profile: str | None = None
+    guidance_interval: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no bank can make good.
@@ -59,14 +60,16 @@ class Arguments:
     @property
     def overrides(self) -> dict[str, Any]:
         """Values that hold for every row, whatever it says."""
-        return {"steps": self.steps, "guidance_scale": self.guidance, "scheduler": self.scheduler}
+        values = {"steps": self.steps, "guidance_scale": self.guidance, "scheduler": self.scheduler}
+        return {**values, "guidance_interval": parse_interval(self.guidance_interval)}
 
     def to_json(self) -> dict[str, Any]:
         """Everything that decides the plan, for plan.json."""
         names = ("refs", "shots", "policy", "steps", "guidance", "scheduler", "limit", "clip")
         values = {name: getattr(self, name) for name in names}
         values["policy"] = None if self.policy is None else str(self.policy)
-        return values if self.profile is None else {**values, "profile": self.profile}
+        newer = {name: getattr(self, name) for name in ("profile", "guidance_interval")}
+        return {**values, **{name: value for name, value in newer.items() if value is not None}}
 
     def command(self, **more: object) -> str:
         """The shell command that says the same."""
@@ -106,6 +109,22 @@ class EngineFacts:
             "height": self.spec.height,
             "width": self.spec.width,
         }
+
+
+def parse_interval(text: str | None) -> list[float] | None:
+    """Turn `LO-HI` into the value of the row field `guidance_interval`; whether it is allowed is checked there.
+
+    Raises:
+        FastgenError: it is not of this form.
+    """
+    if text is None:
+        return None
+    try:
+        lo, hi = (float(end) for end in text.split("-"))
+    except ValueError:
+        allowed = "LO-HI with 0 <= LO < HI <= 1, for example 0.2-0.8"
+        raise FastgenError(f"guidance_interval: got {text!r}; allowed: {allowed}") from None
+    return [lo, hi]
 
 
 def engine_facts(engine: "str | Path | Engine | None") -> EngineFacts:

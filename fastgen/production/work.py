@@ -20,6 +20,7 @@ from fastgen.generate.run import generate
 from fastgen.job import Job, StopSignal
 from fastgen.production.bank_check import BankCheck
 from fastgen.production.disk import check_disk
+from fastgen.production.heartbeat import Heartbeat
 from fastgen.production.plan_file import PlanReader, PlanStream, count_lines
 from fastgen.production.progress import RunProgress
 from fastgen.production.setup import Arguments, EngineFacts, bank_of, planned_rows, references_of
@@ -144,7 +145,10 @@ class Work:
             Interrupted: a signal came in; the rows made so far are saved.
             FastgenError: the check found something; no shard has got its final name.
         """
-        progress = RunProgress(quiet=self.quiet)
+        with Heartbeat(self.layout, self.job) as heart:
+            return self._finish(RunProgress(quiet=self.quiet, watch=heart.beat))
+
+    def _finish(self, progress: RunProgress) -> RunReport:
         with ExitStack() as stack:
             tools = None
             if self.check is not None:
@@ -152,7 +156,7 @@ class Work:
                 self._make_unchecked(self.check, tools)
             promote(self.layout, self.job.rank)
             before = self._scan()
-            progress.expect(self.rows, there=before.rows)
+            progress.expect(self.rows, there=before.rows, failed=before.rows - before.status["good"])
             if before.rows < self.rows:
                 check_disk(self.layout, self.identity, before, rank=self.job.rank, rows=self.total)
                 reopen(self.layout, self.job.rank)
@@ -191,7 +195,7 @@ class Work:
         # Every row becomes at least one image, but for those of shots that this run does not take.
         least = (count_lines(self.arguments.bank, limit=limit) - 1) // (bank.header.defaults.get("shots") or 1)
         check_disk(self.layout, self.identity, before, rank=rank, rows=least if limit is None else min(least, limit))
-        tools.progress.expect(None, there=before.rows)
+        tools.progress.expect(None, there=before.rows, failed=before.rows - before.status["good"])
         plan = PlanStream(planned_rows(self.arguments, bank, self.facts), bank.header)
         try:
             for shard in count():

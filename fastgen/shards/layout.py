@@ -5,6 +5,7 @@ changed out/plan.jsonl             the resolved rows, one per image
 out/shards/00003-r001.h5   fourth shard of rank 1
 out/shards/00003-r001-p0.h5, -p1.h5   the same shard in parts, when the run was stopped by a signal inside it
 out/shards/00003-r001.h5.unchecked   whole, but the check of the bank still goes on
+out/progress-r001.json     how far rank 1 is; gone when it has finished
 out/run-r001.json          rank 1 has finished (only with --world > 1)
 out/run.json               every rank has finished
 """
@@ -26,6 +27,7 @@ from fastgen.shards.seal import read_seal
 
 PLAN_FORMAT = 1
 RUN_FORMAT = 1
+PROGRESS_FORMAT = 1
 SHARD_NAME = re.compile(r"(\d{5,})-r(\d{3,})(?:-p(\d+))?\.h5")
 UNCHECKED = ".unchecked"
 """Ends the name of a whole shard that waits for the check of the bank (see `unchecked`)."""
@@ -56,6 +58,10 @@ class Layout:
     def shards(self) -> Path:
         """Folder of the shard files."""
         return self.out / "shards"
+
+    def progress(self, rank: int) -> Path:
+        """What an unfinished rank last said about itself."""
+        return self.out / f"progress-r{rank:03d}.json"
 
     def rank_report(self, rank: int) -> Path:
         """Report of a finished rank; with one rank there is only run.json."""

@@ -1,6 +1,6 @@
-"""The frozen feature extractors we report, each with its own preprocessing and its head's recipe.
+"""The networks that a classifier starts from, each with its own preprocessing and its default recipe.
 
-An `if` per name, no registry: `load_backbone` is the one place where a name becomes a network.
+`load_backbone` is the one place where a name becomes a network.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,53 +9,67 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastgen.errors import FastgenError, ModelError
+from fastgen.train.recipe import Recipe
+from fastgen.train.recipes import DALDA, MINI_CLIP, MINI_RESNET
 from fastgen.weights_hash import weights_sha256
 
-BACKBONES = ("mini-resnet", "mini-clip", "resnet50", "clip-vit-b16")
-NORMS = ("own", "half")
 MINI = Path(__file__).parent.parent / "models" / "mini"
 
 HALF = (0.5, 0.5, 0.5)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How the linear head is trained.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a backbone's name stands for.
 
     Attributes:
-        optimizer: "adam" or "adamw".
-        lr: constant learning rate.
-        weight_decay: of AdamW; 0 for Adam.
-        steps: training steps.
-        batch: images per step.
+        library: "timm" or "open_clip".
+        model: the library's name of the architecture; timm's with the tag of its weights.
+        pretrained: open_clip's name of the weights.
+        folder: of embedded weights.
     """
 
-    optimizer: str
-    lr: float
-    weight_decay: float
-    steps: int
-    batch: int = 32
+    library: str
+    model: str
+    pretrained: str | None = None
+    folder: Path | None = None
 
 
-PAPER_RESNET = Recipe(optimizer="adam", lr=1e-4, weight_decay=0.0, steps=10_000)
-PAPER_CLIP = Recipe(optimizer="adamw", lr=2e-4, weight_decay=0.1, steps=10_000)
-MINI_RESNET = replace(PAPER_RESNET, lr=1e-3, steps=1_000)
-MINI_CLIP = replace(PAPER_CLIP, lr=2e-3, steps=1_000)
-"""Ten times the learning rate for a tenth of the steps: Adam moves a weight by at most about lr per step, so
-the head covers the same distance, and AdamW's decay (lr times steps) is the same. Measured on features of the
-mini CLIP, 37 PetWorld breeds, 1 shot, 5 seeds, macro accuracy in %: Adam 39.8 (sd 3.8) against 39.2 (3.7)
-with the paper's recipe, AdamW 78.1 (1.1) against 78.3 (1.5)."""
+NAMES = ("mini-resnet", "mini-clip", "resnet50", "resnet50-v1", "mae-vit-b16", "clip-vit-b16")
+ALLOWED = f"one of {', '.join(NAMES)}, timm/<model.tag>, open_clip/<model>:<pretrained>, or NAME=PATH"
+
+
+def _source(name: str) -> Source:
+    known = {
+        "mini-resnet": Source("timm", "", folder=MINI / "resnet"),
+        "mini-clip": Source("open_clip", "", folder=MINI / "clip"),
+        "resnet50": Source("timm", "resnet50.tv2_in1k"),
+        "resnet50-v1": Source("timm", "resnet50.tv_in1k"),
+        "mae-vit-b16": Source("timm", "vit_base_patch16_224.mae"),
+        "clip-vit-b16": Source("open_clip", "ViT-B-16-quickgelu", "openai"),
+    }
+    if name in known:
+        return known[name]
+    library, _, model = name.partition("/")
+    if library == "timm" and model:
+        return Source("timm", model)
+    if library == "open_clip" and model:
+        if model.startswith("hf-hub:"):  # the hub's own names say which weights
+            return Source("open_clip", model, "")
+        architecture, _, pretrained = model.partition(":")
+        return Source("open_clip", architecture, pretrained or None)
+    raise FastgenError(f"backbone is {name!r}; it must be {ALLOWED}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
-    """A frozen network that turns images into features.
+    """A pretrained network that turns images into features.
 
     Attributes:
-        name: one of `BACKBONES`.
+        name: as given, without the path.
         dim: length D of a feature vector.
         size: side of its square input in pixels.
         mean: per channel, subtracted from pixels in 0..1.
@@ -66,6 +80,9 @@ class Backbone:
             gradient, BatchNorm with its stored statistics.
         encode_text: prompts -> un-normalised text embeddings float32 (C, D); None for a network without text.
         device: where `encode` runs.
+        kind: "clip", "cnn" (with BatchNorm) or "vit" (without), which decides what a named recipe says.
+        model: the network itself, frozen; a timm model without classifier or an open_clip model.
+        tokenize: prompts -> token ids int64 (C, T); None for a network without text.
     """
 
     name: str
@@ -78,48 +95,55 @@ class Backbone:
     encode: Callable[[Tensor], Tensor]
     encode_text: Callable[[Sequence[str]], Tensor] | None = None
     device: str = "cpu"
+    kind: str = "cnn"
+    model: nn.Module | None = None
+    tokenize: Callable[[Sequence[str]], Tensor] | None = None
 
 
-def load_backbone(backbone: str, *, norm: str = "own", device: str | None = None) -> Backbone:
-    """Loads one of the backbones.
+def load_backbone(backbone: str, *, device: str | None = None) -> Backbone:
+    """Loads a backbone.
 
     Args:
-        backbone: one of `BACKBONES`, or `NAME=PATH` with the weights' place: for the ResNets a timm folder
-            (config.json, model.safetensors) or a file of weights, for the CLIPs an open_clip folder
-            (open_clip_config.json) or a file of weights. Without a path the mini networks come from this
-            package and the others from their hub (or its cache on this machine).
-        norm: "own" normalises with the backbone's mean and std, "half" with 0.5 and 0.5 (DALDA's code).
+        backbone: `mini-resnet`, `mini-clip` (embedded), `resnet50` (torchvision's V2 weights), `resnet50-v1`,
+            `mae-vit-b16`, `clip-vit-b16`, any other timm model as `timm/<model.tag>` or open_clip model as
+            `open_clip/<model>:<pretrained>` or `open_clip/hf-hub:<owner>/<model>`. `NAME=PATH` gives the weights'
+            place: for timm a folder (config.json, model.safetensors) or a file of weights, for open_clip a folder
+            (open_clip_config.json) or a file. Without a path the mini networks come from this package and the
+            others from their hub (or its cache on this machine).
         device: torch device; None takes CUDA where there is one.
 
     Returns:
         the backbone.
 
     Raises:
-        FastgenError: if the name or norm is unknown.
+        FastgenError: if the name is unknown.
         ModelError: if weights are not at hand, or do not fit.
     """
     name, _, path = backbone.partition("=")
-    if name not in BACKBONES:
-        raise FastgenError(f"backbone is {name!r}; it must be one of {', '.join(BACKBONES)}, or NAME=PATH")
-    if norm not in NORMS:
-        raise FastgenError(f"norm is {norm!r}; it must be one of {', '.join(NORMS)}")
-    weights = _weights(name, path)
+    source = _source(name)
+    weights = _weights(name, source, path)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    load = _load_timm if source.library == "timm" else _load_clip
     try:
-        loaded = _load_clip(name, weights, where) if "clip" in name else _load_resnet(name, weights, where)
+        return load(name, source, weights, where)
+    except FastgenError:
+        raise
     except Exception as error:  # hubs, network and tensor files fail with a dozen unrelated types
         raise ModelError(_missing(name, weights, error)) from error
-    return replace(loaded, mean=HALF, std=HALF) if norm == "half" else loaded
 
 
-def _weights(name: str, path: str) -> Path | None:
+def with_norm(backbone: Backbone, norm: str) -> Backbone:
+    """The backbone normalising as `norm` says: "own", or "half" for mean = std = 0.5 as in DALDA's code."""
+    return replace(backbone, mean=HALF, std=HALF) if norm == "half" else backbone
+
+
+def _weights(name: str, source: Source, path: str) -> Path | None:
     """The weights' place, checked; None stands for the hub."""
-    mini = {"mini-resnet": MINI / "resnet", "mini-clip": MINI / "clip"}
-    weights = Path(path) if path else mini.get(name)
+    weights = Path(path) if path else source.folder
     if weights is not None and not weights.exists():
         raise ModelError(
             f"backbone {name}: no weights at {weights}. Give their place as --backbone {name}=PATH"
-            + ("; the package's own are part of a complete install." if name in mini else ".")
+            + ("; the package's own are part of a complete install." if source.folder else ".")
         )
     return weights
 
@@ -134,7 +158,7 @@ def _missing(name: str, weights: Path | None, error: Exception) -> str:
     return f"backbone {name}: the weights at {weights} cannot be loaded ({reason})"
 
 
-def _load_resnet(name: str, weights: Path | None, device: str) -> Backbone:
+def _load_timm(name: str, source: Source, weights: Path | None, device: str) -> Backbone:
     import timm
 
     model: Any
@@ -142,11 +166,11 @@ def _load_resnet(name: str, weights: Path | None, device: str) -> Backbone:
         model = timm.create_model(f"local-dir:{weights.resolve()}", pretrained=True, num_classes=0)
     elif weights is not None:
         overlay = {"file": str(weights)}
-        model = timm.create_model(
-            "resnet50.tv2_in1k", pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
-        )
+        model = timm.create_model(source.model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     else:
-        model = timm.create_model("resnet50.tv2_in1k", pretrained=True, num_classes=0)
+        model = timm.create_model(source.model, pretrained=True, num_classes=0)
+    if name == "mae-vit-b16":
+        average_pool(model)
     model.eval().requires_grad_(False).to(device)
     cfg = model.pretrained_cfg
 
@@ -154,6 +178,7 @@ def _load_resnet(name: str, weights: Path | None, device: str) -> Backbone:
     def encode(pixels: Tensor) -> Tensor:
         return model(pixels).float()
 
+    kind = "cnn" if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()) else "vit"
     return Backbone(
         name=name,
         dim=int(model.num_features),
@@ -161,22 +186,39 @@ def _load_resnet(name: str, weights: Path | None, device: str) -> Backbone:
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),
         sha256=weights_sha256(model),
-        recipe=MINI_RESNET if name == "mini-resnet" else PAPER_RESNET,
+        recipe=MINI_RESNET if name == "mini-resnet" else DALDA[kind],
         encode=encode,
         device=device,
+        kind=kind,
+        model=model,
     )
 
 
-def _load_clip(name: str, weights: Path | None, device: str) -> Backbone:
+def average_pool(model: Any) -> None:
+    """Makes a timm vision transformer pool as MAE fine-tunes it: mean of the patches, then a fresh LayerNorm.
+
+    Raises:
+        ModelError: if it is no vision transformer.
+    """
+    if not (hasattr(model, "fc_norm") and hasattr(model, "norm") and hasattr(model, "global_pool")):
+        raise ModelError(f"a {type(model).__name__} has no tokens to average; mae-vit-b16 needs a vision transformer")
+    model.global_pool = "avg"
+    model.fc_norm = nn.LayerNorm(model.num_features, eps=1e-6)
+    model.norm = nn.Identity()
+
+
+def _load_clip(name: str, source: Source, weights: Path | None, device: str) -> Backbone:
     import open_clip
 
     model: Any
     if weights is not None and weights.is_dir():
-        source, pretrained = f"local-dir:{weights.resolve()}", None
+        architecture, pretrained = f"local-dir:{weights.resolve()}", None
     else:
-        source, pretrained = "ViT-B-16-quickgelu", str(weights) if weights else "openai"
-    model = open_clip.create_model(source, pretrained=pretrained)
-    tokenizer = open_clip.get_tokenizer(source)
+        architecture, pretrained = source.model, str(weights) if weights else source.pretrained
+        if pretrained is None:
+            raise FastgenError(f"backbone {name}: open_clip needs the weights' name, as in open_clip/ViT-B-16:openai")
+    model = open_clip.create_model(architecture, pretrained=pretrained or None)
+    tokenizer = open_clip.get_tokenizer(architecture)
     model.eval().requires_grad_(False).to(device)
     cfg = open_clip.get_model_preprocess_cfg(model)
     size = cfg["size"]
@@ -196,8 +238,11 @@ def _load_clip(name: str, weights: Path | None, device: str) -> Backbone:
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),
         sha256=weights_sha256(model),
-        recipe=MINI_CLIP if name == "mini-clip" else PAPER_CLIP,
+        recipe=MINI_CLIP if name == "mini-clip" else DALDA["clip"],
         encode=encode,
         encode_text=encode_text,
         device=device,
+        kind="clip",
+        model=model,
+        tokenize=lambda prompts: tokenizer(list(prompts)),
     )

@@ -1,23 +1,24 @@
-"""`fastgen train`: a linear probe on frozen features, with and without synthetic images, over seeds."""
+"""`fastgen train`: classifiers on real images, and on real plus synthetic ones, over seeds."""
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from accelerate.state import PartialState
 
-from fastgen.errors import DataError, FastgenError
+from fastgen.errors import FastgenError
 from fastgen.files import atomic_write_text
-from fastgen.train.backbone import Backbone, load_backbone
-from fastgen.train.data import FolderImages, ImageSource, OutputImages, find_real, link, plain, read_synthetic
-from fastgen.train.features import FeatureCache
-from fastgen.train.probe import class_prompts
-from fastgen.train.results import BOTH, REAL, make_metrics, write_heads
-from fastgen.train.sampling import MIXES
-from fastgen.train.trial import Problem, Trial, run_trial
+from fastgen.train.backbone import load_backbone, with_norm
+from fastgen.train.material import Material, find_material
+from fastgen.train.recipe import Recipe
+from fastgen.train.recipes import choose_recipe
+from fastgen.train.results import make_metrics, write_heads
+from fastgen.train.sampling import BOTH, REAL, SYNTHETIC
+from fastgen.train.trial import Problem, Trial
+from fastgen.train.trial_store import TrialStore
 
 
 def train(
@@ -26,37 +27,53 @@ def train(
     out: str | Path,
     synthetic: str | Path | None = None,
     test: str | Path | None = None,
+    val: str | Path | int | None = None,
     backbone: str = "mini-resnet",
+    recipe: str | None = None,
+    tune: str | None = None,
     shots: int | None = None,
+    imbalance: float | None = None,
+    groups: tuple[int, int] | None = None,
     seeds: int = 5,
     steps: int | None = None,
-    synthetic_probability: float = 0.5,
-    mix: str = "parent",
-    norm: str = "own",
-    views: int = 8,
+    synthetic_probability: float | None = None,
+    mix: str | None = None,
+    norm: str | None = None,
+    views: int | None = None,
+    synthetic_only: bool = False,
+    settings: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Trains DALDA's linear probe on real images alone and, if given, on real and synthetic images.
+    """Trains a classifier on real images alone and, if given, on real and synthetic images.
 
-    Both arms of a seed have the same few-shot choice, the same initial head and the same draws of real
-    images. Every draw takes a real image; with `synthetic_probability` a synthetic child of it takes its
-    place. Test accuracy is that of the last step on a full pass over the clean test images; nothing is chosen
-    by it.
+    Without a recipe this is DALDA's linear probe: every draw takes a real image, and with
+    `synthetic_probability` a synthetic child of it takes its place. The arms of a seed have the same few-shot
+    choice, the same initial network and comparable draws. Finished trials are kept under `out`/trials and a
+    stopped training goes on from its checkpoint, so that the same command ends with the same numbers.
 
     Args:
         real: folder of class folders, or one with such folders `train` and `test` in it.
-        out: folder for metrics.json and heads.safetensors.
+        out: folder for metrics.json, the trials and, of linear probes, heads.safetensors.
         synthetic: an output folder of `fastgen run`; only its rows with status 0 are used.
         test: folder of class folders; without one (and without `real/test`) half of each class is held out,
             another half for every seed, as in DALDA.
-        backbone: `mini-resnet`, `mini-clip`, `resnet50`, `clip-vit-b16`, or NAME=PATH of its weights.
+        val: images that the best step is chosen on: a folder, N images per class that are not trained on, or
+            "test:N" test images per class; those leave the test set.
+        backbone: `mini-resnet`, `mini-clip`, any timm or open_clip model; see `load_backbone`.
+        recipe: `dalda-paper`, `dalda-official`, `datadream`, `bob`, `mae`, a JSON file of `Recipe` fields, or
+            None for DALDA's linear probe (on the mini networks with a tenth of its steps).
+        tune: `linear`, `full` or `lora`.
         shots: real training images per class, those with synthetic children first; None takes all.
+        imbalance: makes the real training set long-tailed: the largest class over the smallest.
+        groups: m, f: accuracies of classes with more than m, m to f, and fewer than f real training images.
         seeds: number of seeds, 0..seeds-1.
-        steps: training steps of 32 images; None takes the backbone's own (paper: 10 000).
+        steps: training steps.
         synthetic_probability: 0 to 1.
-        mix: `parent`, `class_uniform` or `pool_uniform`; see `sampling.MIXES`.
+        mix: `parent`, `class_uniform`, `pool_uniform` or `replicate`; see `sampling.MIXES`.
         norm: `own`, or `half` for mean = std = 0.5 as in DALDA's code.
-        views: augmented views per image (flip, rotation), cached; 0 trains on the clean images.
+        views: augmented views per image (flip, rotation) where features are cached; 0 trains on clean images.
+        synthetic_only: adds the arm that sees synthetic images alone.
+        settings: further fields of the recipe (`Recipe`), by name.
         cache: folder of cached features, which several trainings may share; None is `out`/features.
 
     Returns:
@@ -65,121 +82,116 @@ def train(
     Raises:
         FastgenError: for input that cannot be used; its subclasses say which.
         DataError: if the synthetic images do not belong to the real ones.
+        Interrupted: if a stop signal came in; run the same command again.
     """
-    _check(seeds=seeds, steps=steps, views=views, shots=shots, probability=synthetic_probability, mix=mix)
-    network = load_backbone(backbone, norm=norm)
-    store = FeatureCache(Path(cache) if cache else Path(out) / "features", network, views)
-    images, test_images = find_real(Path(real), Path(test) if test else None)
-    children = _read_children(Path(synthetic), images, mix) if synthetic else None
-    recipe = replace(network.recipe, steps=steps or network.recipe.steps)
-    sources: list[ImageSource] = [images, children.images] if children else [images]
-    problem = Problem(
-        classes=images.classes,
-        features=np.concatenate([store.get(source) for source in sources]),
-        labels=np.concatenate([images.labels, *([children.labels] if children else [])]),
-        parents=children.parents if children else np.zeros(0, np.int64),
-        test=(store.get(test_images, augmented=False)[:, 0], test_images.labels) if test_images else None,
-        text=network.encode_text(class_prompts(images.classes)) if network.encode_text else None,
-        recipe=recipe,
-        shots=shots,
-        probability=synthetic_probability,
-        mix=mix,
-    )
-    trials = _run(problem, seeds, arms=(REAL, BOTH) if children else (REAL,))
-    settings = {"shots": shots, "seeds": seeds, "synthetic_probability": synthetic_probability, "mix": mix}
-    metrics = {
-        **make_metrics(trials, images.classes),
-        "settings": {**settings, "norm": norm, "views": views, **asdict(recipe)},
-        "backbone": _about_backbone(network),
-        "data": _about_data(images, test_images, children),
-    }
-    write_heads(Path(out) / "heads.safetensors", trials, images.classes, backbone=network)
-    atomic_write_text(Path(out) / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    return metrics
-
-
-def _check(
-    *, seeds: int, steps: int | None, views: int, shots: int | None, probability: float, mix: str
-) -> None:
-    for name, value, low in (
-        ("seeds", seeds, 1),
-        ("steps", steps, 1),
-        ("shots", shots, 1),
-        ("views", views, 0),
-    ):
-        if value is not None and value < low:
-            raise FastgenError(f"{name} is {value}; it must be at least {low}")
-    if not 0.0 <= probability <= 1.0:
-        raise FastgenError(f"synthetic_probability is {probability}; it must be 0 to 1")
-    if mix not in MIXES:
-        raise FastgenError(f"mix is {mix!r}; it must be one of {', '.join(MIXES)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Children:
-    """The good synthetic rows that have a class of the real images.
-
-    Attributes:
-        images: S of them.
-        labels: class of every row, int64 (S,).
-        parents: real image each row was made of, int64 (S,), -1 for none.
-        counts: what was found and what was left out, for metrics.json.
-    """
-
-    images: OutputImages
-    labels: np.ndarray
-    parents: np.ndarray
-    counts: dict[str, Any]
-
-
-def _read_children(out: Path, real: FolderImages, mix: str) -> Children:
-    images, counts = read_synthetic(out, real.classes)
-    label_of = {plain(name): label for label, name in enumerate(real.classes)}
-    parents = link(images.ref_ids, real.paths)
-    linked = parents[parents >= 0]
-    if mix == "parent" and not len(linked):
-        raise DataError(_unlinked(out, real, images.ref_ids))
-    counts |= {
-        "images": len(images),
-        "with_parent": len(linked),
-        "parents": len(np.unique(linked)),
-        "without_reference": sum(not ref for ref in images.ref_ids),
-    }
-    labels = np.array([label_of[plain(name)] for name in images.classes], np.int64)
-    return Children(images=images, labels=labels, parents=parents, counts=counts)
-
-
-def _unlinked(out: Path, real: FolderImages, refs: Sequence[str]) -> str:
-    named = next((ref for ref in refs if ref), None)
-    got = (
-        f"first reference id {named!r}, first real image {real.paths[0]!r}"
-        if named
-        else "no row has a reference"
-    )
-    return (
-        f"{out}: no synthetic image is a child of an image in {real.root} ({got}). Give the folder that the "
-        "references came from, or another mix (--mix class_uniform)."
+    check_numbers(seeds=seeds, shots=shots, groups=groups)
+    if synthetic_only and synthetic is None:
+        raise FastgenError("synthetic_only needs synthetic images; give --synthetic")
+    named = {
+        "tune": tune, "steps": steps, "synthetic_probability": synthetic_probability, "mix": mix, "norm": norm,
+        "views": views,
+    }  # fmt: skip
+    changes = {name: value for name, value in named.items() if value is not None} | dict(settings or {})
+    material, chosen = start(
+        real, out=out, synthetic=synthetic, test=test, val=val, backbone=backbone, recipe=recipe, shots=shots,
+        imbalance=imbalance, cache=cache, changes=changes,
+    )  # fmt: skip
+    problem = material.problem(chosen)
+    store = TrialStore(Path(out) / "trials", material.identity)
+    trials = _run(problem, store, seeds, arms=arms_of(material, synthetic_only))
+    shown = {"recipe": recipe, "val": None if val is None else str(val), "imbalance": imbalance, "groups": groups}
+    return write_results(
+        Path(out), material, problem, trials, groups=groups, settings={"shots": shots, "seeds": seeds, **shown}
     )
 
 
-def _run(problem: Problem, seeds: int, *, arms: Sequence[str]) -> dict[str, list[Trial]]:
+def start(
+    real: str | Path,
+    *,
+    out: str | Path,
+    synthetic: str | Path | None,
+    test: str | Path | None,
+    val: str | Path | int | None,
+    backbone: str,
+    recipe: str | None,
+    shots: int | None,
+    imbalance: float | None,
+    cache: str | Path | None,
+    changes: Mapping[str, Any],
+) -> tuple[Material, Recipe]:
+    """Loads the backbone, decides the recipe and finds the images; the arguments are those of `train`."""
+    network = load_backbone(backbone, device=str(PartialState().device))
+    chosen = choose_recipe(recipe, network.kind, default=network.recipe, settings=changes)
+    material = find_material(
+        Path(real), network, synthetic=Path(synthetic) if synthetic else None, test=Path(test) if test else None,
+        val=None if val is None else str(val), shots=shots, imbalance=imbalance, mix=chosen.mix,
+        cache=Path(cache) if cache else Path(out) / "features",
+    )  # fmt: skip
+    return material, material.resolved(chosen, precision_asked="precision" in changes)
+
+
+def arms_of(material: Material, synthetic_only: bool) -> list[str]:
+    """The arms that can be trained, in the order they are shown."""
+    if material.children is None:
+        return [REAL]
+    return [REAL, BOTH, *([SYNTHETIC] if synthetic_only else [])]
+
+
+def check_numbers(*, groups: tuple[int, int] | None, **counts: int | None) -> None:
+    """Refuses counts below 1, and groups that overlap."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise FastgenError(f"{name} is {value}; it must be at least 1")
+    if groups is not None and not 0 < groups[1] <= groups[0]:
+        raise FastgenError(f"groups are {groups[0]},{groups[1]}; the first (many: more than it) must not be below the "
+                           "second (few: fewer than it), which must be above 0")  # fmt: skip
+
+
+def _run(problem: Problem, store: TrialStore, seeds: int, *, arms: Sequence[str]) -> dict[str, list[Trial]]:
     trials: dict[str, list[Trial]] = {arm: [] for arm in arms}
     for seed in range(seeds):
         for arm in arms:
-            trials[arm].append(run_trial(problem, seed, synthetic=arm == BOTH))
+            trials[arm].append(store.run(problem, seed, arm=arm))
         shown = ", ".join(f"{arm} {100 * trials[arm][-1].accuracy.macro:.1f} %" for arm in arms)
-        print(f"seed {seed}: macro accuracy {shown}", file=sys.stderr)
+        if PartialState().is_main_process:
+            print(f"seed {seed}: macro accuracy {shown}", file=sys.stderr)
     return trials
 
 
-def _about_backbone(network: Backbone) -> dict[str, Any]:
-    names = ("name", "sha256", "dim", "size", "mean", "std")
-    return {name: getattr(network, name) for name in names}
+def write_results(
+    out: Path,
+    material: Material,
+    problem: Problem,
+    trials: Mapping[str, Sequence[Trial]],
+    *,
+    groups: tuple[int, int] | None,
+    settings: Mapping[str, Any],
+    **more: Any,
+) -> dict[str, Any]:
+    """Writes metrics.json and, of linear probes, heads.safetensors.
 
+    Args:
+        out: the folder.
+        material: what was trained on.
+        problem: with the recipe.
+        trials: per arm one for every seed.
+        groups: as `train`.
+        settings: of the command; those of the recipe are added.
+        more: further entries of metrics.json.
 
-def _about_data(real: FolderImages, test: FolderImages | None, children: Children | None) -> dict[str, Any]:
-    return {
-        "real": {"images": len(real), "sha256": real.sha256},
-        "test": {"images": len(test), "sha256": test.sha256} if test else "half of each class, per seed",
-        "synthetic": children.counts if children else None,
+    Returns:
+        the content of metrics.json.
+    """
+    steps = list(trials.values())[-1][0].steps
+    metrics = {
+        **make_metrics(trials, problem.classes, select=problem.select, groups=groups),
+        "settings": {**settings, **asdict(problem.recipe), "steps": steps},
+        **material.about(),
+        **more,
     }
+    if PartialState().is_main_process:
+        if problem.recipe.tune == "linear" and problem.recipe.head != "cosine":
+            path = out / "heads.safetensors"
+            write_heads(path, trials, problem.classes, backbone=with_norm(material.backbone, problem.recipe.norm))
+        atomic_write_text(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    return metrics

@@ -28,6 +28,9 @@ class ImageSource(Protocol):
     def __len__(self) -> int:
         """Return the number of images."""
 
+    def image(self, place: int) -> Image.Image:
+        """Return one image as RGB."""
+
     def images(self) -> Iterator[Image.Image]:
         """Yield every image as RGB, in order."""
 
@@ -59,22 +62,23 @@ class FolderImages:
         """Return the number of images."""
         return len(self.paths)
 
-    def images(self) -> Iterator[Image.Image]:
-        """Yield every image as RGB, turned as its EXIF tag says, transparent parts on white.
+    def image(self, place: int) -> Image.Image:
+        """Return one image as RGB, turned as its EXIF tag says, transparent parts on white.
 
         Raises:
-            ReferenceImageError: if a file is not a readable image.
+            ReferenceImageError: if the file is not a readable image.
         """
-        for name in self.paths:
-            path = self.root / name
-            try:
-                with Image.open(path) as image:
-                    upright = ImageOps.exif_transpose(image)
-                yield _on_white(upright)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise ReferenceImageError(
-                    f"{path}: not a readable image ({error}); repair or remove it"
-                ) from error
+        path = self.root / self.paths[place]
+        try:
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image)
+            return _on_white(upright)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ReferenceImageError(f"{path}: not a readable image ({error}); repair or remove it") from error
+
+    def images(self) -> Iterator[Image.Image]:
+        """Yield every image as `image` does."""
+        return map(self.image, range(len(self)))
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -109,14 +113,17 @@ class OutputImages:
         """Return the number of rows."""
         return len(self.rows)
 
-    def images(self) -> Iterator[Image.Image]:
-        """Yield every row's image as RGB.
+    def image(self, place: int) -> Image.Image:
+        """Return the image of one of the rows as RGB.
 
         Raises:
             OutputError: if a shard is damaged.
         """
-        for row in self.rows:
-            yield Image.fromarray(self.output.image(int(row)))
+        return Image.fromarray(self.output.image(int(self.rows[place])))
+
+    def images(self) -> Iterator[Image.Image]:
+        """Yield every row's image as `image` does."""
+        return map(self.image, range(len(self)))
 
 
 def plain(name: str) -> str:
@@ -197,14 +204,19 @@ def find_real(real: Path, test: Path | None) -> tuple[FolderImages, FolderImages
     if test is None:
         return training, None
     testing = find_images(test, training.classes)
-    known = dict(zip(training.hashes, training.paths, strict=True))
-    for path, digest in zip(testing.paths, testing.hashes, strict=True):
+    refuse_shared(testing, training, "a training image")
+    return training, testing
+
+
+def refuse_shared(images: FolderImages, others: FolderImages, what: str) -> None:
+    """Raises FastgenError if a file is in both sets; the message calls the other one `what`."""
+    known = dict(zip(others.hashes, others.paths, strict=True))
+    for path, digest in zip(images.paths, images.hashes, strict=True):
         if digest in known:
             raise FastgenError(
-                f"{test / path} is also a training image ({real / known[digest]}); accuracy on it would mean "
+                f"{images.root / path} is also {what} ({others.root / known[digest]}); accuracy on it would mean "
                 "nothing. Remove one of the two."
             )
-    return training, testing
 
 
 def read_synthetic(out: Path, classes: Sequence[str]) -> tuple[OutputImages, dict[str, Any]]:

@@ -13,10 +13,7 @@ from rich.progress import track
 from fastgen.files import atomic_file, sha256_json
 from fastgen.train.backbone import Backbone
 from fastgen.train.data import ImageSource
-
-FLIP = 0.5
-ROTATION = 15.0
-"""Augmentation of DALDA's trainer: chance of a horizontal flip, and largest rotation in degrees."""
+from fastgen.train.transforms import FLIP, ROTATION
 
 BATCH = 64
 

@@ -16,10 +16,8 @@ WORLDS: dict[str, tuple[str, tuple[str, ...], str]] = {
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
-PROMPTS = (1, 2, 10)
-SHOTS = (2, 4)
-SWEEP_PER_REFERENCE = 2
-SHOTS_PER_REFERENCE = 2
+PROMPTS = (1, 2, 4)
+SHOTS = (1, 2, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +33,18 @@ class Arm:
         shots: real images per class.
         strength: of real-guidance, 0 to 1; None as the method says.
         worlds: where it is measured.
+        trained: worlds in which classifiers are trained with it.
     """
 
     name: str
     title: str
     prompts: str
     policy: str | float | None = None
-    per_reference: int = 5
+    per_reference: int = 4
     shots: int = 1
     strength: float | None = None
     worlds: tuple[str, ...] = ("HC", "LC")
+    trained: tuple[str, ...] = ("HC", "LC")
 
 
 TABLE = (
@@ -58,32 +58,41 @@ TABLE = (
 """The rows of the paper's tables 1 and 2."""
 
 
-def _sweeps() -> tuple[Arm, ...]:
-    lambdas = [
-        Arm(name=f"lambda-{value:g}", title=f"λ = {value:g}", prompts="llm", policy=value,
-            per_reference=SWEEP_PER_REFERENCE)
+SWEEPS = (
+    *(
+        Arm(
+            name=f"lambda-{value:g}", title=f"λ = {value:g}", prompts="llm", policy=value, per_reference=1,
+            trained=("HC",),
+        )
         for value in LAMBDAS
-    ]  # fmt: skip
-    strengths = [
-        Arm(name=f"strength-{value:g}", title=f"img2img {value:g}", prompts="real-guidance", strength=value,
-            per_reference=SWEEP_PER_REFERENCE)
+    ),
+    *(
+        Arm(
+            name=f"strength-{value:g}", title=f"img2img {value:g}", prompts="real-guidance", strength=value,
+            per_reference=1, trained=(),
+        )
         for value in STRENGTHS
-    ]  # fmt: skip
+    ),
+)  # fmt: skip
+"""What relations 1 and 5 need, and figure 8."""
+
+
+def _figures() -> tuple[Arm, ...]:
     prompts = [
-        Arm(name=f"prompts-{count}", title=f"{count} sentences", prompts="llm", policy="ags", per_reference=count,
-            worlds=("HC",))
-        for count in PROMPTS
-    ]  # fmt: skip
+        Arm(name=f"prompts-{n}", title=f"{n} sentences", prompts="llm", policy="ags", per_reference=n, worlds=("HC",))
+        for n in PROMPTS
+    ]
     shots = [
-        Arm(name=f"{method}-{count}-shots", title=f"{title}, {count} shots", prompts=prompts_, policy=policy,
-            shots=count, per_reference=SHOTS_PER_REFERENCE, worlds=("HC",))
-        for count in (1, *SHOTS)
-        for method, title, prompts_, policy in (
+        Arm(name=f"{bank}-{n}-shots", title=f"{title}, {n} shots", prompts=kind, policy=policy, shots=n,
+            per_reference=1, worlds=("HC",))
+        for n in SHOTS
+        for bank, title, kind, policy in (
             ("real-guidance", "Real Guidance", "real-guidance", None),
             ("llm-ags", "LLM + AGS", "llm", "ags"),
         )
     ]  # fmt: skip
-    return (*lambdas, *strengths, *prompts, *shots)
+    return (*prompts, *shots)
 
 
-ARMS = (*TABLE, *_sweeps())
+FIGURES = _figures()
+"""Figures 9, and 6 and 7."""

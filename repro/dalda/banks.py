@@ -11,8 +11,8 @@ from fastgen.bank.write import write_bank
 from repro.dalda.arms import WORLDS, Arm
 
 PROMPTS = Path(__file__).parents[2] / "prompts"
-SAME = {"guidance_scale": 3.0, "scheduler": "ddim"}
-"""The embedded model's own settings, in place of the baselines': all arms are denoised alike."""
+SAME = {"guidance_scale": 3.0}
+"""The embedded model's own guidance, in place of the baselines': all arms are denoised alike."""
 
 
 def write_arm_bank(arm: Arm, world: str, path: Path, *, seed: int) -> Path:

@@ -34,7 +34,7 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
         names = [f"prompts-{count}" for count in PROMPTS]
         figures["prompts"] = _curves(results, {"HC": ("HC", names)}, PROMPTS, "sentences per class")
     if results.has("HC", "llm-ags-1-shots"):
-        counts = (1, *SHOTS)
+        counts = SHOTS
         series = {
             title: ("HC", [f"{name}-{count}-shots" for count in counts])
             for title, name in (("Real Guidance", "real-guidance"), ("LLM + AGS", "llm-ags"))

@@ -59,9 +59,9 @@ def _page(content: Mapping[str, Any], measured: Sequence[Relation], figures: Seq
     lines = [
         "# DALDA in miniature",
         "",
-        f"Written by `{content['command']}`: {content['images']} images, {len(content['seeds'])} seeds, "
-        f"{content['steps']} steps, {content['minutes']:.0f} minutes of "
-        f"{content['hardware']['cores']} cores, {content['hardware']['cpu']}. Numbers: [results.json](results.json).",
+        f"Written by `{content['command']}`: {content['images']} images, {content['seeds']} seeds, "
+        f"{content['steps']} steps of {content['scheduler']}, {content['cpu_minutes']:.0f} CPU minutes on "
+        f"{content['hardware']['cores']} cores of {content['hardware']['cpu']}. Numbers: [results.json](results.json).",
         "",
         "HC is PetWorld's 37 breeds, which the embedded CLIP recognises (mean score "
         f"{content['scores']['HC']:.2f}); LC its 12 novel breeds, which neither CLIP nor generator has seen "

@@ -71,8 +71,8 @@ class Results:
         return np.array([list(r["scores"].values()) for r in self.of(world, "llm-ags")], np.float64)
 
     def accuracy(self, world: str, arm: str, which: str = "real+synthetic") -> np.ndarray:
-        """Macro accuracy per seed, mean over its heads, 0 to 1, (S, 1)."""
-        return np.array([[np.mean(r["accuracy"][which])] for r in self.of(world, arm)])
+        """Macro accuracy per seed, 0 to 1, NaN where nothing was trained, (S, 1)."""
+        return np.array([[np.mean(r["accuracy"].get(which, np.nan))] for r in self.of(world, arm)])
 
     def lambdas(self, world: str, arm: str) -> np.ndarray:
         """Score, mu, sigma, lambda of all rows of all seeds, (N, 4)."""

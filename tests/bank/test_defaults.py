@@ -9,7 +9,13 @@ from fastgen.records import Header
 HEADER = Header(
     name="x",
     classes=("pug",),
-    defaults={"policy": "uniform", "steps": 9, "ags": {"low_if": "lt"}, "ref_fit": "center_crop", "seed_mode": "stream"},
+    defaults={
+        "policy": "uniform",
+        "steps": 9,
+        "ags": {"low_if": "lt"},
+        "ref_fit": "center_crop",
+        "seed_mode": "stream",
+    },
 )
 
 
@@ -36,8 +42,8 @@ def test_what_a_user_sets_comes_first_and_objects_are_merged():
 
 
 def test_defaults_as_users_type_them():
-    texts = ["steps=25", "prefix=", "negative_prompt=a = b, c", "policy=0.5", "ags.sampler=clipnorm", "ags.score_round=5"]
-    assert parse_defaults(texts) == {
+    texts = ["steps=25", "prefix=", "negative_prompt=a = b, c", "policy=0.5"]
+    assert parse_defaults([*texts, "ags.sampler=clipnorm", "ags.score_round=5"]) == {
         "steps": 25,
         "prefix": "",
         "negative_prompt": "a = b, c",

@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 from scipy import stats
 
-from fastgen.bank.img2img import class_word, class_words, write_da_fusion_bank, write_real_guidance_bank
+from fastgen.bank.img2img import write_da_fusion_bank, write_real_guidance_bank
 from fastgen.bank.read import check_bank
+from fastgen.class_words import word_of, words_of
 from fastgen.errors import BankError, FastgenError
 from fastgen.plan.references import find_references
 from fastgen.plan.resolve import plan_rows
@@ -80,7 +81,8 @@ def test_strengths_depend_on_seed_and_row_only(tmp_path):
 
 
 def test_settings_can_be_changed_at_the_bank_and_at_the_run(tmp_path):
-    path = write_real_guidance_bank(CLASSES, tmp_path / "b.jsonl", strength=0.3, defaults={"steps": 25, "domain": "pet"})
+    given = {"strength": 0.3, "defaults": {"steps": 25, "domain": "pet"}}
+    path = write_real_guidance_bank(CLASSES, tmp_path / "b.jsonl", **given)
     assert {(row.steps, row.strength, row.domain) for row in planned(path)} == {(25, 0.3, "pet")}
     overrides = {"steps": 20, "guidance_scale": 3.0, "scheduler": "ddim"}
     row = planned(path, overrides=overrides)[0]
@@ -90,11 +92,10 @@ def test_settings_can_be_changed_at_the_bank_and_at_the_run(tmp_path):
 def test_words():
     names = ["Maine Coon", "colt's foot", "hard-leaved pocket orchid", "Ä b", "_x_"]
     words = ["<maine_coon>", "<colt_s_foot>", "<hard_leaved_pocket_orchid>", "<ä_b>", "<x>"]
-    assert class_words(names) == words == [class_word(name) for name in names]
-    with pytest.raises(FastgenError, match="'sea horse' and 'sea-horse' have the same word <sea_horse>"):
-        class_words(["sea horse", "sea-horse"])
-    with pytest.raises(FastgenError, match="class '--' has no letter"):
-        class_words(["--"])
+    assert list(words_of(names).values()) == words == [word_of(name) for name in names]
+    for twins in (["sea horse", "sea-horse"], ["--"]):
+        with pytest.raises(FastgenError, match="would be <"):
+            words_of(twins)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,6 @@ def test_strengths_out_of_range_and_equal_words_are_refused(tmp_path):
         write_da_fusion_bank(CLASSES, tmp_path / "b.jsonl", strengths=(0.5, 1.5))
     with pytest.raises(BankError, match="field 'classes'"):
         write_da_fusion_bank([], tmp_path / "b.jsonl")
-    with pytest.raises(FastgenError, match="have the same word"):
+    with pytest.raises(FastgenError, match="would be <a_b>"):
         write_da_fusion_bank(["a b", "a-b"], tmp_path / "b.jsonl")
     assert list(tmp_path.iterdir()) == []

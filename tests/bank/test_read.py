@@ -49,7 +49,7 @@ BAD_BANKS = {
     "strength zero": (with_row(strength=0), 3, "strength", "0", "a number above 0 up to 1"),
     "adapter target": (with_row(adapters=[{"name": "x", "target": "clip"}]), 3, "adapters[0].target",
         '"clip"', '"unet" or "text"'),
-    "soft labels": (with_row(labels=[[0, 0.2]]), 3, "labels", "[[0, 0.2]]", "sum to 1"),
+    "soft labels": (with_row(labels=[[0, 1.2]]), 3, "labels[0][1]", "1.2", "a number from 0 to 1"),
     "infinite number": (text_of(HEADER, GOOD, json.dumps(GOOD)[:-1] + ', "score": Infinity}'), 3, "the line",
         "Infinity", "finite numbers"),
     "overflowing number": (text_of(HEADER, GOOD, json.dumps(GOOD)[:-1] + ', "score": 1e999}'), 3, "score",

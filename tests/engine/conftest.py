@@ -26,3 +26,18 @@ def fake(trt, monkeypatch, tmp_path):
     monkeypatch.setattr(tensorrt_backend, "CudaStream", FakeStream)
     monkeypatch.setenv("FASTGEN_CACHE", str(tmp_path / "cache"))
     return module
+
+
+@pytest.fixture(scope="session")
+def plain_graphs(tiny_model, tmp_path_factory):
+    """Folder of the tiny model's graphs as TensorRT gets them, without ONNX Runtime's own operators."""
+    from fastgen.engine.components import describe
+    from fastgen.engine.export import export_onnx
+    from fastgen.engine.model import load_model
+    from fastgen.engine.model_files import find_sources
+
+    folder = tmp_path_factory.mktemp("graphs")
+    modules = load_model(find_sources(tiny_model)).modules
+    for name, part in describe(modules, size=64).items():
+        export_onnx(modules[name], part, folder / f"{name}.onnx")
+    return folder

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from fastgen.cli import main
 from fastgen.engine.build import build
 from fastgen.engine.load import load_engine
-from fastgen.engine.ort_backend import CPU, CUDA, GRAPHS, OrtBackend, why_no_cuda
+from fastgen.engine.ort_backend import CPU, CUDA, OrtBackend, rows_together, why_no_cuda
 from fastgen.engine.parity import example_inputs
-from fastgen.engine.spec import read_spec
+from fastgen.engine.spec import Component, TensorSpec, read_spec
 from fastgen.errors import EngineError
 
 
@@ -119,13 +119,24 @@ def test_pytorchs_threads_rest_while_ort_works_and_come_back(tiny_engine_path):
         torch.set_num_threads(before)
 
 
-def test_gelu_is_one_operator_after_orts_optimiser(tiny_engine_path, tmp_path):
+@pytest.mark.parametrize(
+    ("shape", "batch", "rows"),
+    [((3, 64, 64), 8, 8), ((3, 256, 256), 8, 2), ((3, 256, 256), 9, 1), ((3, 512, 512), 8, 1), ((77, 768), 64, 64)],
+)
+def test_large_images_are_worked_on_a_few_at_once(shape, batch, rows):
+    image = TensorSpec(name="image", dtype="float32", shape=shape)
+    latents = TensorSpec(name="latents", dtype="float32", shape=(4, 64, 64))
+    assert rows_together(Component(inputs=(latents,), output=image), batch) == rows
+    assert rows_together(Component(inputs=(image,), output=latents), batch) == rows
+
+
+def test_gelu_is_one_operator_after_orts_optimiser(plain_graphs, tmp_path):
     import onnx
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "unet.onnx")
     options.log_severity_level = 3
-    onnxruntime.InferenceSession(str(tiny_engine_path / GRAPHS / "unet.onnx"), options, providers=[CPU])
+    onnxruntime.InferenceSession(str(plain_graphs / "unet.onnx"), options, providers=[CPU])
     kinds = [node.op_type for node in onnx.load(tmp_path / "unet.onnx", load_external_data=False).graph.node]
     assert "Gelu" in kinds and "Erf" not in kinds

@@ -98,6 +98,19 @@ def test_loader_gets_the_reference_and_may_fail(out):
     assert sorted(name.split("/")[0] for name in asked) == ["blue", "red"]
 
 
+def test_donors_are_checked_for_independence(tmp_path, out):
+    assert "class and context" not in run(out)[1]
+    for kind, verdict in (("same", "DEPEND"), ("mixed", "are independent")):
+        made = []
+        for i in range(80):
+            place = str(i % 2 if kind == "same" else i // 2 % 2)
+            attrs = {"background": place, "pose": "sitting", "donor_id": place, "donor_label": int(place)}
+            image = np.random.default_rng(i).integers(0, 256, (16, 16, 3), np.uint8)
+            made.append(make_row(i, class_=("red", "blue")[i % 2], attrs=attrs, image=image))
+        text = " ".join(run(write_output(tmp_path / kind, made))[1].split())
+        assert f"class and context {verdict}" in text and f"class and class of the donor {verdict}" in text
+
+
 def test_nothing_good_is_wrong_data_after_the_table(tmp_path):
     write_output(tmp_path, [make_row(0, status=2)])
     stream = io.StringIO()

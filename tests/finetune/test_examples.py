@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from fastgen.class_words import word_of
 from fastgen.errors import FastgenError
 from fastgen.finetune.examples import read_examples
-from fastgen.finetune.wording import BOB, DATADREAM, PHOTOS, fill, placeholders, word_of
+from fastgen.finetune.wording import BOB, DATADREAM, PHOTOS, fill, placeholders
 from tests.finetune.pets import make_pets
 
 NEEDED = ("background", "pose")

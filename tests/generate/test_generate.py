@@ -45,6 +45,8 @@ def mixed_rows(engine, count=23):
         if index % 7 == 6:
             refs = [f"ref-{index % 2}", f"ref-{2 + index % 3}"]
             fields = {"mode": "latent", "init": {"kind": "circle", "refs": refs, "inv_steps": 3 + index % 2}}
+        if index % 8 == 7:
+            fields |= {"guidance_interval": [0.25, 0.75]}
         rows.append(make_row(index, engine, **fields))
     return rows
 
@@ -82,6 +84,7 @@ def test_the_conditions_of_a_row_matter():
         {"lambda": None},
         {"guidance_scale": 9.0},
         {"guidance_scale": 1.0},
+        {"guidance_interval": [0.5, 1.0]},
         {"prompt": "something else"},
         {"negative_prompt": "lowres"},
         {"seed": 5},

@@ -77,8 +77,10 @@ def test_one_lambda_per_reference(tmp_path):
     by_reference = {row.ref.id: {r.lambda_ for r in rows if r.ref.id == row.ref.id} for row in rows}
     assert len(by_reference) == 3 and all(len(drawn) == 1 for drawn in by_reference.values())
     assert len({row.lambda_ for row in rows}) == 3 and len({row.seed for row in rows}) == 18
-    again = {row.id: row.lambda_ for row in planned(write_bank(tmp_path, prompts(2), ags={"per": "reference"}), shots=3)}
+    shorter = write_bank(tmp_path, prompts(2), ags={"per": "reference"})
+    again = {row.id: row.lambda_ for row in planned(shorter, shots=3)}
     assert all(again[row.id] == row.lambda_ for row in rows if row.id in again)
+    assert len(again) == 6
     assert {row.lambda_ for row in planned(bank, shots=3, seed=1)} != {row.lambda_ for row in rows}
 
 

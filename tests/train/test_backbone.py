@@ -8,7 +8,8 @@ import torch
 
 from fastgen.errors import FastgenError, ModelError
 from fastgen.train import backbone as module
-from fastgen.train.backbone import MINI_CLIP, MINI_RESNET, load_backbone
+from fastgen.train.backbone import load_backbone, with_norm
+from fastgen.train.recipes import MINI_CLIP, MINI_RESNET
 from tests.tiny_resnet import make_tiny_resnet
 
 
@@ -57,7 +58,7 @@ def test_batch_norm_is_frozen(resnet_folder):
 
 
 def test_half_norm_replaces_mean_and_std(resnet_folder):
-    found = load_backbone(f"mini-resnet={resnet_folder}", norm="half", device="cpu")
+    found = with_norm(load_backbone(f"mini-resnet={resnet_folder}", device="cpu"), "half")
     assert found.mean == found.std == (0.5, 0.5, 0.5)
 
 
@@ -81,11 +82,6 @@ def test_clip_gives_unnormalised_features_and_texts(clip_folder):
 def test_unknown_name_or_place(name, message):
     with pytest.raises(FastgenError, match=message):
         load_backbone(name)
-
-
-def test_unknown_norm():
-    with pytest.raises(FastgenError, match="norm is 'full'; it must be one of own, half"):
-        load_backbone("mini-resnet", norm="full")
 
 
 @pytest.mark.parametrize("name", ["resnet50", "clip-vit-b16"])

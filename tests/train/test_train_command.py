@@ -2,35 +2,20 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 
 from fastgen.errors import DataError, FastgenError
 from fastgen.train import command
-from fastgen.train.backbone import Backbone, Recipe
+from fastgen.train.backbone import Backbone
 from fastgen.train.command import train
+from fastgen.train.recipe import Recipe
 from fastgen.train.results import load_head
+from tests.colour_squares import COLOURS, make_images, square
 from tests.output_folder import make_row, write_output
 
-COLOURS = {"blue": (40, 40, 200), "red": (200, 40, 40)}
 RECIPE = Recipe(optimizer="adam", lr=5e-2, weight_decay=0.0, steps=60, batch=8)
-
-
-def square(name, seed, noise=40):
-    rng = np.random.default_rng(seed)
-    picture = np.clip(np.array(COLOURS[name]) + rng.integers(-noise, noise + 1, (16, 16, 3)), 0, 255)
-    return picture.astype(np.uint8)
-
-
-def make_images(root, count, start=0):
-    for name in COLOURS:
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            Image.fromarray(square(name, start + i)).save(root / name / f"{i}.png")
-    return root
 
 
 @pytest.fixture
@@ -42,7 +27,7 @@ def colours(monkeypatch):
         calls.append(len(pixels))
         return pixels.mean((2, 3))
 
-    def load(name, *, norm="own"):
+    def load(name, *, device=None):
         return Backbone(
             name="mini-resnet", dim=3, size=16, mean=(0.5,) * 3, std=(0.5,) * 3, sha256="x", recipe=RECIPE,
             encode=encode,
@@ -140,7 +125,7 @@ def test_unlinked_children_say_what_does_not_match(data, colours):
         ({"shots": 0}, "shots is 0"),
         ({"views": -1}, "views is -1; it must be at least 0"),
         ({"synthetic_probability": 1.5}, "synthetic_probability is 1.5; it must be 0 to 1"),
-        ({"mix": "half"}, "mix is 'half'; it must be one of parent, class_uniform, pool_uniform"),
+        ({"mix": "half"}, "mix is 'half'; it must be one of parent, class_uniform, pool_uniform, replicate"),
         ({"shots": 4}, "class 'blue' has 3 image.s. to train on, but shots is 4"),
     ],
 )
