@@ -41,7 +41,7 @@ class Embedding:
         """
         state = read_weights(self.path, f"embedding {self.name}:")
         nested = state.get("string_to_param")
-        state = nested if isinstance(nested, Mapping) else state
+        state = dict(nested) if isinstance(nested, Mapping) else state
         tensors = [value for value in state.values() if isinstance(value, Tensor)]
         if len(tensors) != 1 or tensors[0].ndim not in (1, 2) or not tensors[0].numel():
             found = ", ".join(sorted(map(str, state))) or "nothing"
