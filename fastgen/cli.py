@@ -14,8 +14,11 @@ from fastgen import __version__
 from fastgen.bank.class_names import read_class_names
 from fastgen.cli_bank import bank
 from fastgen.cli_cluster import add_cluster_commands
+from fastgen.cli_compare import compare
+from fastgen.cli_dataset import dataset
 from fastgen.cli_finetune import finetune
 from fastgen.cli_parts import AnyPath, Commands, ExistingFile, ExistingFolder
+from fastgen.cli_shards import add_shards_commands
 from fastgen.cli_train import add_train_commands
 from fastgen.errors import DataError
 from fastgen.job import StopSignal
@@ -29,6 +32,8 @@ def main() -> None:
 
 main.add_command(bank)
 main.add_command(finetune)
+main.add_command(dataset)
+main.add_command(compare)
 
 
 @main.command()
@@ -243,6 +248,7 @@ def demo(**options: Any) -> None:
 
 add_train_commands(main)
 add_cluster_commands(main)
+add_shards_commands(main)
 
 
 if __name__ == "__main__":

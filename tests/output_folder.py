@@ -34,16 +34,26 @@ def write_output(
     classes: Sequence[str] = CLASSES,
     per_shard: int = 100,
     side: int = 16,
+    compression: str | None = None,
 ) -> Path:
     """Writes `out/shards/*.h5`; a row may also have `image` (uint8 (side, side, 3)) and `status`."""
     (out / "shards").mkdir(parents=True)
     for shard, start in enumerate(range(0, len(rows), per_shard)):
         part = rows[start : start + per_shard]
-        _write_shard(out / "shards" / f"{shard:05d}-r000.h5", part, classes, start, side)
+        path = out / "shards" / f"{shard:05d}-r000.h5"
+        _write_shard(path, part, classes, start, side=side, compression=compression)
     return out
 
 
-def _write_shard(path: Path, rows: Sequence[dict[str, Any]], classes: Sequence[str], start: int, side: int) -> None:
+def _write_shard(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    classes: Sequence[str],
+    start: int,
+    *,
+    side: int,
+    compression: str | None,
+) -> None:
     images = [
         row.get("image", np.full((side, side, 3), 40 * (start + i) % 256, np.uint8)) for i, row in enumerate(rows)
     ]
@@ -67,7 +77,7 @@ def _write_shard(path: Path, rows: Sequence[dict[str, Any]], classes: Sequence[s
         "image_sha256": [hashlib.sha256(image.tobytes()).hexdigest().encode() for image in images],
     }
     with h5py.File(path, "w") as file:
-        file.create_dataset("image", data=np.stack(images), chunks=(1, *images[0].shape))
+        file.create_dataset("image", data=np.stack(images), chunks=(1, *images[0].shape), compression=compression)
         for name in TEXTS:
             file.create_dataset(name, data=columns[name], dtype=h5py.string_dtype())
         for name, dtype in NUMBERS.items():

@@ -18,6 +18,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bank": set(),
     "engine": set(),
     "shards": set(),
+    "export": {"shards"},
+    "dataset": {"shards"},
     "plan": {"bank", "clip", "petworld"},
     "methods": {"bank", "plan"},
     "caption": {"bank", "plan"},
@@ -25,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"shards", "clip", "weights_hash"},
     "evaluate": {"shards", "clip", "weights_hash", "bank", "plan"},
     "finetune": {"engine", "train", "evaluate"},
+    "datasets": {"train"},
     "production": {"bank", "clip", "engine", "generate", "plan", "shards"},
     "cluster": {"bank", "production", "shards"},
 }
@@ -39,7 +42,7 @@ HEAVY = {
     "open_clip",
     "timm",
 }
-LIGHT_STAGES = LEAF | {"shards", "petworld", "cluster"}
+LIGHT_STAGES = LEAF | {"shards", "export", "petworld", "cluster"}
 LIGHT_FILES = {
     f"bank/{name}.py"
     for name in "read unique references write template defaults deal img2img class_names dalda dalda_json chat "

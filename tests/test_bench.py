@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,31 @@ def test_a_worker_ends_with_all_it_started(tmp_path):
     else:
         pytest.fail("the process that it started is still there")
     assert not worker.alive
+
+
+def run_bench(name: str, *words: object) -> None:
+    command = [sys.executable, str(ROOT / "bench" / name), *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_loader_reads_the_same_images_from_all(tmp_path, monkeypatch):
+    from bench import loader
+
+    if find_spec("webdataset") is None:
+        monkeypatch.delitem(loader.CONTENDERS, "webdataset")
+    monkeypatch.setattr(loader, "drop_caches", lambda: False)  # others use this machine too
+    loader.prepare(tmp_path, 32, 50)
+    found = loader.measure_size(tmp_path, 32, 50)
+    assert found["images"] == 50 and set(found["mib"]) == {"shards", "png", "webdataset"}
+    for name in ("stream", "index", "png"):
+        assert found[name]["2 workers"]["warm"]["images_per_second"] > 0 and found[name]["0 workers"]["cold"] is None
+
+
+@pytest.mark.slow
+def test_growth_measures_every_folder(tmp_path):
+    run_bench("growth.py", "--cells", "30:1", "30:3", "--out", tmp_path / "o.json")
+    cells = json.loads((tmp_path / "o.json").read_text())["results"]
+    assert [(cell["rows"], cell["shards"]) for cell in cells] == [(30, 1), (30, 3)]
+    assert all(cell["open"]["index_bytes"] == 30 * 25 and cell["verify"]["seconds"] > 0 for cell in cells)

@@ -13,8 +13,8 @@ from fastgen.cluster.submit import last_submission
 from fastgen.errors import OutputError
 from fastgen.production.plan_file import count_lines
 from fastgen.shards.layout import SHARD_NAME, Layout, read_json, read_signature
-from fastgen.shards.read import ShardFile
 from fastgen.shards.schema import rank_rows, shard_indices
+from fastgen.shards.shard_file import ShardFile
 
 SILENCE = 60.0
 """Seconds without a sign after which a rank counts as killed; a living one gives one every five seconds."""

@@ -111,7 +111,9 @@ def _tokens(heads: Value, perm: tuple[int, ...]) -> Value | None:
 def _unscaled(value: Value) -> tuple[Value, float]:
     """A tensor before it was multiplied by a number, and the number."""
     product = _producer(value, "Mul")
-    factor = _array(product.inputs[1]) if product is not None else None
+    if product is None:
+        return value, 1.0
+    factor = _array(product.inputs[1])
     return (value, 1.0) if factor is None or factor.size != 1 else (product.inputs[0], factor.item())
 
 

@@ -31,8 +31,9 @@ from fastgen.evaluate.lpips import lpips_measure
 from fastgen.evaluate.measure import Measure, clip_measure
 from fastgen.evaluate.resnet_distance import resnet_measure
 from fastgen.files import atomic_write_bytes, atomic_write_text
-from fastgen.shards.read import Output, ShardFile, open_output
+from fastgen.shards.read import Output, open_output
 from fastgen.shards.schema import status_counts
+from fastgen.shards.shard_file import ShardFile
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "torchmetrics", "lpips", "pillow", "numpy")
 LPIPS_SIDE, LPIPS_SMALL_SIDE = 512, 256

@@ -18,8 +18,9 @@ from fastgen.evaluate.contact_sheet import Card, contact_sheet
 from fastgen.evaluate.histogram import BINS, histograms, png
 from fastgen.files import atomic_write_bytes
 from fastgen.records import Ref
-from fastgen.shards.read import Output, ShardFile, open_output
+from fastgen.shards.read import Output, open_output
 from fastgen.shards.schema import GOOD, status_counts
+from fastgen.shards.shard_file import ShardFile
 
 LoadReference = Callable[[Ref], Image.Image]
 MOST_CLASSES = 60

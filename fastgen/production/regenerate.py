@@ -19,8 +19,8 @@ from fastgen.production.setup import EngineFacts, engine_facts
 from fastgen.production.work import installed_versions
 from fastgen.records import Header, Ref, Row
 from fastgen.shards.layout import Layout, read_json, read_signature
-from fastgen.shards.read import ShardFile
 from fastgen.shards.schema import STATUS_NAMES
+from fastgen.shards.shard_file import ShardFile
 
 if TYPE_CHECKING:
     from PIL import Image

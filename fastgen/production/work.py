@@ -36,8 +36,8 @@ from fastgen.shards.layout import (
     reopen,
     scan,
 )
-from fastgen.shards.read import ShardFile
 from fastgen.shards.schema import GOOD, STATUS_NAMES, PlanRow, RunIdentity, rank_rows, shard_indices
+from fastgen.shards.shard_file import ShardFile
 from fastgen.shards.unchecked import discard, promote, refuse_foreign
 from fastgen.shards.write import ShardWriter
 

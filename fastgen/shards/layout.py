@@ -21,9 +21,9 @@ from typing import Any
 
 from fastgen.errors import OutputError
 from fastgen.files import atomic_write_text, output_errors, sha256_json
-from fastgen.shards.read import ShardFile
 from fastgen.shards.schema import RunIdentity, shard_count, shard_indices, status_counts
 from fastgen.shards.seal import read_seal
+from fastgen.shards.shard_file import ShardFile
 
 PLAN_FORMAT = 1
 RUN_FORMAT = 1

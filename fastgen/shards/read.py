@@ -1,177 +1,23 @@
-"""Read shards with h5py alone: one file (`ShardFile`), or an output folder as a list of rows (`open_output`)."""
+"""Read an output folder as a list of rows, with h5py alone (`open_output`)."""
 
-import hashlib
 import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import h5py
 import numpy as np
 
 from fastgen.errors import OutputError
-from fastgen.shards.schema import ATTRIBUTES, FORMAT, GOOD, NUMBERS, STATUS_NAMES, TEXTS, RunIdentity
-from fastgen.shards.seal import damage_outside_images
+from fastgen.shards.schema import GOOD, NUMBERS, STATUS_NAMES, TEXTS
+from fastgen.shards.shard_file import ShardFile
 
 OPEN_FILES = 16
 """Shard files that one Output keeps open."""
 
-
-class ShardFile:
-    """One shard file, open for reading; a context manager."""
-
-    def __init__(self, path: str | Path, *, check: bool = True) -> None:
-        """Open the file and read its attributes.
-
-        Args:
-            path: of the shard.
-            check: compare all but the images with the seal first, about a kilobyte per row.
-
-        Raises:
-            OutputError: not a file, not HDF5, damaged, or of another format version.
-        """
-        self.path = Path(path)
-        try:
-            if check and (damage := damage_outside_images(self.path)):
-                raise ValueError(damage)
-            self._file = h5py.File(self.path, "r", locking=False)
-        except Exception as error:
-            raise self._unreadable(error) from error
-        try:
-            self.attributes: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
-            problem = self._format_problem()
-        except Exception as error:  # on damaged data h5py raises nearly anything
-            self._file.close()
-            raise self._unreadable(error) from error
-        if problem:
-            self._file.close()
-            raise OutputError(f"{self.path}: {problem}; this fastgen reads version {FORMAT} shards")
-
-    def _format_problem(self) -> str:
-        """What this file lacks to be a shard that can be read; "" if nothing."""
-        version = self.attributes.get("fastgen_shard")
-        if version != FORMAT:
-            return f"format version is {version}"
-        missing = [name for name in ATTRIBUTES if name not in self.attributes]
-        missing += [name for name in ("image", *TEXTS, *NUMBERS) if name not in self._file]
-        if missing:
-            return f"lacks {', '.join(missing)}"
-        image = self._file["image"]
-        if image.ndim != 4:
-            return f"image is {image.dtype} {image.shape}, not (N, H, W, 3)"
-        for name in (*TEXTS, *NUMBERS):
-            data = self._file[name]
-            kind = "UTF-8 strings" if name in TEXTS else NUMBERS[name]
-            if (h5py.check_string_dtype(data.dtype) is None) if name in TEXTS else data.dtype != kind:
-                return f"column {name} is {data.dtype}, not {kind}"
-            if data.shape != image.shape[:1]:
-                return f"column {name} has shape {data.shape}, image has {image.shape[0]} rows"
-        return "" if isinstance(self.attributes["classes"], list) else "the attribute classes is no list"
-
-    def _unreadable(self, error: Exception) -> OutputError:
-        return OutputError(
-            f"{self.path}: cannot be read as a shard ({error}). Delete this file and run again: "
-            "only its rows are made anew"
-        )
-
-    def __enter__(self) -> "ShardFile":
-        """Nothing to do: the file is open."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        self.close()
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return int(self._file["image"].shape[0])
-
-    def close(self) -> None:
-        """Close the file; may be called twice."""
-        self._file.close()
-
-    @property
-    def image_type(self) -> tuple[np.dtype, tuple[int, ...]]:
-        """Type and shape of the image dataset, as stored."""
-        return self._file["image"].dtype, self._file["image"].shape
-
-    def image(self, place: int) -> np.ndarray:
-        """Return the image of the row at `place`: uint8 (H, W, 3), RGB.
-
-        Raises:
-            OutputError: the stored image is damaged.
-        """
-        try:
-            return self._file["image"][place]
-        except Exception as error:  # on damaged data h5py raises nearly anything
-            raise OutputError(f"{self.path}: the image of row {place} is damaged ({error})") from error
-
-    def row(self, place: int) -> dict[str, Any]:
-        """Return the resolved row at `place`.
-
-        Raises:
-            OutputError: it is damaged.
-        """
-        try:
-            return json.loads(self._file["meta"].asstr()[place])
-        except Exception as error:
-            raise OutputError(f"{self.path}: the meta of row {place} is damaged ({error})") from error
-
-    def column(self, name: str) -> np.ndarray:
-        """Return a whole column, (N,): texts as str objects, numbers in the type of schema.NUMBERS.
-
-        Raises:
-            OutputError: there is no such column, or it is damaged.
-        """
-        if name not in TEXTS and name not in NUMBERS:
-            raise OutputError(f"got column {name!r}; allowed: {', '.join((*TEXTS, *NUMBERS))}")
-        try:
-            data = self._file[name]
-            return data.asstr()[()] if name in TEXTS else data[()]
-        except Exception as error:
-            raise OutputError(f"{self.path}: the column {name!r} is damaged ({error})") from error
-
-    def check_identity(self, identity: RunIdentity, *, rank: int, shard: int) -> list[str]:
-        """List the attributes that differ from those of the run; empty when the file belongs to it."""
-        expected = {
-            "bank_sha256": identity.bank_sha256,
-            "engine_fingerprint": identity.engine_fingerprint,
-            "plan_id": identity.plan_id,
-            "classes": list(identity.classes),
-            "rank": rank,
-            "world": identity.world,
-            "shard": shard,
-        }
-        problems = [
-            f"attribute {name} is {self.attributes[name]!r}, this run has {value!r}"
-            for name, value in expected.items()
-            if self.attributes[name] != value
-        ]
-        dtype, shape = self.image_type
-        if shape[1:] != (identity.height, identity.width, 3) or dtype != np.uint8:
-            wanted = (identity.height, identity.width, 3)
-            problems.append(f"images are {dtype} {shape[1:]}, this run has uint8 {wanted}")
-        return problems
-
-    def data_sha256(self) -> tuple[str, list[int]]:
-        """Hash all images in file order; also list the places whose own `image_sha256` does not hold.
-
-        Raises:
-            OutputError: an image is damaged so that it cannot be read at all.
-        """
-        digest, wrong = hashlib.sha256(), []
-        own = self.column("image_sha256")
-        for place in range(len(self)):
-            data = self.image(place).tobytes()
-            digest.update(data)
-            if hashlib.sha256(data).hexdigest().encode() != own[place]:
-                wrong.append(place)
-        return digest.hexdigest(), wrong
+PIECE = 1024
+"""Rows whose texts are read at once where all rows are gone through."""
 
 
 class Output(Sequence[dict[str, Any]]):
@@ -229,6 +75,21 @@ class Output(Sequence[dict[str, Any]]):
         """Status of every row, int8 (N,); 0 is good."""
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of the images, (H, W, 3)."""
+        return self.file(0).image_type[1][1:]
+
+    @property
+    def of_file(self) -> np.ndarray:
+        """Which of `files` holds each row, int32 (N,)."""
+        return self._of_file
+
+    @property
+    def places(self) -> np.ndarray:
+        """Place of each row in its file, int32 (N,)."""
+        return self._place
+
+    @property
     def good(self) -> np.ndarray:
         """Numbers of the rows whose image may be used, int64, ascending."""
         return np.flatnonzero(self.status == GOOD)
@@ -255,8 +116,9 @@ class Output(Sequence[dict[str, Any]]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the resolved rows."""
-        for text in self.column("meta"):
-            yield json.loads(text)
+        for start in range(0, len(self), PIECE):
+            for text in self.values("meta", np.arange(start, min(start + PIECE, len(self)))):
+                yield json.loads(text)
 
     def image(self, number: int) -> np.ndarray:
         """Return the image of row `number`: uint8 (H, W, 3), RGB; black if the row failed.
@@ -295,9 +157,23 @@ class Output(Sequence[dict[str, Any]]):
         Raises:
             OutputError: there is no such column.
         """
-        parts = [self._open(number).column(name) for number in range(len(self.files))]
+        parts = [self.file(number).column(name) for number in range(len(self.files))]
         starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
         return np.concatenate(parts)[starts[self._of_file] + self._place]
+
+    def values(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        """Return one column of some rows, (len(numbers),), reading little more than those of each file.
+
+        Raises:
+            OutputError: there is no such column, or it is damaged.
+        """
+        files, places = self._of_file[numbers], self._place[numbers]
+        found: np.ndarray = np.empty(len(numbers), object if name in TEXTS else NUMBERS.get(name))
+        for file in np.unique(files):
+            mine = np.flatnonzero(files == file)
+            first, last = int(places[mine].min()), int(places[mine].max()) + 1
+            found[mine] = self.file(int(file)).column(name, first, last)[places[mine] - first]
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open files behind when pickled."""
@@ -306,10 +182,10 @@ class Output(Sequence[dict[str, Any]]):
     def _find(self, number: int) -> tuple[ShardFile, int]:
         if not -len(self) <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
-        return self._open(int(self._of_file[number])), int(self._place[number])
+        return self.file(int(self._of_file[number])), int(self._place[number])
 
-    def _open(self, number: int) -> ShardFile:
-        """Return the file, opening it if need be; the least recently used one is closed in exchange."""
+    def file(self, number: int) -> ShardFile:
+        """Return one of `files`, opening it if need be; the least recently used one is closed in exchange."""
         if self._process != os.getpid():  # a forked worker must not share its parent's file positions
             self._handles, self._process = OrderedDict(), os.getpid()
         file = self._handles.pop(number, None) or ShardFile(self.files[number], check=False)
@@ -334,12 +210,3 @@ def open_output(out: str | Path) -> Output:
 def _within(numbers: np.ndarray, least: int, end: int) -> bool:
     """Whether all numbers are at least `least` and below `end`."""
     return bool(((numbers >= least) & (numbers < end)).all())
-
-
-def _plain(value: Any) -> Any:
-    """HDF5 attribute as str, int, or list of str."""
-    if isinstance(value, np.ndarray):
-        return [item.decode() if isinstance(item, bytes) else str(item) for item in value]
-    if isinstance(value, bytes):
-        return value.decode()
-    return value.item() if isinstance(value, np.generic) else value

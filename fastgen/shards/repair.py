@@ -14,7 +14,7 @@ import numpy as np
 from fastgen.errors import FastgenError, OutputError
 from fastgen.files import output_errors, publish
 from fastgen.shards.layout import SHARD_NAME, Layout, plan_id, plan_ids, read_json, read_signature
-from fastgen.shards.read import ShardFile
+from fastgen.shards.shard_file import ShardFile
 from fastgen.shards.verify import Findings, examine
 
 DAMAGED = "damaged"

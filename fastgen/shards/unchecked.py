@@ -11,8 +11,8 @@ from pathlib import Path
 from fastgen.errors import OutputError
 from fastgen.files import publish
 from fastgen.shards.layout import UNCHECKED, Layout
-from fastgen.shards.read import ShardFile
 from fastgen.shards.schema import RunIdentity
+from fastgen.shards.shard_file import ShardFile
 
 
 def unchecked_files(layout: Layout, rank: int) -> list[tuple[int, Path]]:

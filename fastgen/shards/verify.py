@@ -13,7 +13,6 @@ from fastgen.errors import FastgenError, OutputError
 from fastgen.fields import parse_object
 from fastgen.records import Header, Row
 from fastgen.shards.layout import SHARD_NAME, UNCHECKED, Layout, plan_id, read_signature
-from fastgen.shards.read import ShardFile
 from fastgen.shards.report_check import Stored, check_reports
 from fastgen.shards.schema import (
     COLUMNS,
@@ -26,6 +25,7 @@ from fastgen.shards.schema import (
     shard_indices,
 )
 from fastgen.shards.seal import is_intact, read_seal
+from fastgen.shards.shard_file import ShardFile
 from fastgen.shards.write import leftovers
 
 NAMED = 5

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fastgen.evaluate.curves import Curve, Panel, Point, curves_figure
 from fastgen.evaluate.histogram import STYLE, png
 from fastgen.files import atomic_write_bytes
 from repro.dalda.arms import LAMBDAS, PROMPTS, SHOTS, WORLDS
@@ -73,29 +73,20 @@ def _curves(
     real: bool = False,
 ) -> Figure:
     """Accuracy and diversity of some arms against x, with 95 % bootstrap intervals."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12.8, 3.4), layout="constrained")
-        for axes, name in zip(figure.subplots(1, len(TITLES)), TITLES, strict=True):
-            for title, (world, arms) in series.items():
-                _line(axes, results, name, world=world, arms=arms, x=x, title=title)
-            if real and name == "accuracy":
-                world, arms = next(iter(series.values()))
-                means = [float(results.accuracy(world, arm, "real").mean()) for arm in arms]
-                axes.plot(x, means, color="#8a9099", marker="o", label="real alone")
-            axes.set_title(TITLES[name])
-            axes.set_xlabel(label)
-            axes.set_xticks(x)
-        figure.axes[0].legend()
-    return figure
+    panels = []
+    for name, panel_title in TITLES.items():
+        curves = [
+            _curve(results, name, world=world, arms=arms, x=x, title=title) for title, (world, arms) in series.items()
+        ]
+        if real and name == "accuracy":
+            world, arms = next(iter(series.values()))
+            means = [float(results.accuracy(world, arm, "real").mean()) for arm in arms]
+            curves.append(Curve("real alone", "#8a9099", [Point(*pair) for pair in zip(x, means, strict=True)]))
+        panels.append(Panel(panel_title, curves))
+    return curves_figure(panels, x_label=label, ticks=x, columns=len(TITLES))
 
 
-def _line(
-    axes: Axes, results: Results, name: str, *, world: str, arms: Sequence[str], x: Sequence[float], title: str
-) -> None:
+def _curve(results: Results, name: str, *, world: str, arms: Sequence[str], x: Sequence[float], title: str) -> Curve:
     values = [results.accuracy(world, a) if name == "accuracy" else results.metric(world, a, name) for a in arms]
     measured = [(at, bootstrap(value)) for at, value in zip(x, values, strict=True) if np.isfinite(value).any()]
-    at, means = [m[0] for m in measured], [m[1].mean for m in measured]
-    axes.fill_between(
-        at, [m[1].low for m in measured], [m[1].high for m in measured], color=COLOURS[title], alpha=0.2, linewidth=0
-    )
-    axes.plot(at, means, color=COLOURS[title], marker="o", label=title)
+    return Curve(title, COLOURS[title], [Point(at, m.mean, m.low, m.high) for at, m in measured])

@@ -56,7 +56,7 @@ def test_diffusers_and_our_engine_read_it_alike(learnt, tiny_model):
 
 
 def test_it_lowers_the_loss_on_fixed_noise(tmp_path):
-    """With the embedded model, which listens to its text, and a breed that it has never seen; other noise than trained."""
+    """The embedded model, which listens to its text, and a breed that it has never seen; other noise than trained."""
     from fastgen.petworld.dataset import export
 
     options = {"classes": ["Cobaltine"], "split": "few-shot", "shots": 2, "test_per_class": 1, "say": lambda line: None}

@@ -7,7 +7,9 @@ import pytest
 
 from fastgen.errors import OutputError
 from fastgen.shards import read
-from fastgen.shards.read import ShardFile, open_output
+from fastgen.shards.read import open_output
+from fastgen.shards.schema import COLUMNS
+from fastgen.shards.shard_file import ShardFile
 from tests.shards.shard_samples import image_of, make_output
 
 
@@ -59,3 +61,17 @@ def test_errors_name_what_is_there_and_what_to_do(tmp_path):
         file.column("lamda")
     with pytest.raises(IndexError, match="row 3 of 3"):
         open_output(tmp_path / "out").image(3)
+
+
+def test_columns_of_some_rows_are_those_rows_of_the_column(tmp_path, monkeypatch):
+    monkeypatch.setattr(read, "PIECE", 3)
+    make_output(tmp_path / "out", rows=11, world=3, shard_size=2)
+    output = open_output(tmp_path / "out")
+    for name in COLUMNS:
+        for numbers in ([10, 0, 4, 4], [7], []):
+            found = output.values(name, np.array(numbers, int))
+            assert found.dtype == output.column(name).dtype
+            np.testing.assert_array_equal(found, output.column(name)[numbers])
+    assert [row["id"] for row in output] == [f"row-{i}" for i in range(11)]  # in pieces of three
+    with pytest.raises(OutputError, match="got column 'lamda'"):
+        output.values("lamda", np.arange(2))
