@@ -9,7 +9,8 @@ from tests.fake_engine import FakeEngine
 def test_eight_kills(tmp_path):
     bank = small_bank(tmp_path, rows=8)
     harness = Harness(bank, FakeEngine(seconds_per_step=0.01), tmp_path, seed=3, shard_size=4, batch=2)
-    assert harness.round(8) >= 4  # the run may be finished before
+    while harness.kills.total() < 8:  # a round may be finished before all of its signals came
+        harness.round(8 - harness.kills.total())
     assert len(harness.kills) > 1 and len(harness.images) == 16
 
 

@@ -1,6 +1,6 @@
 """Runs the fuzz targets, the same cases every time.
 
-python -m tests.fuzz.fuzz --cases 250 --out bench/results/fuzz.json
+python -m tests.fuzz.fuzz --cases 210 --out bench/results/fuzz.json
 """
 
 import argparse
@@ -42,7 +42,7 @@ def fuzz(name: str, folder: Path, *, cases: int) -> Counter[int]:
 def main() -> None:
     """Run all targets and write the counts."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cases", type=int, default=250, help="of every target")
+    parser.add_argument("--cases", type=int, default=210, help="of every target")
     parser.add_argument("--target", choices=TARGETS, action="append", help="default: all")
     parser.add_argument("--out", type=Path, help="JSON file for the result")
     options = parser.parse_args()

@@ -163,7 +163,7 @@ def test_a_folder_that_vanishes_during_the_run(bank, expected, tmp_path):
     out = tmp_path / "out"
     message = refused(bank, out, Troubled(9, lambda: shutil.rmtree(out)))
     assert "cannot be written (No such file or directory)" in message and str(out) in message
-    assert not out.exists()
+    assert shards_in(out) == [] and not (out / "plan.json").exists()
     run(bank, engine=FakeEngine(), out=out, **ARGUMENTS)
     assert_same(images_of(out), expected)
 
