@@ -53,6 +53,8 @@ def _fuse_attention(graph: ir.Graph, softmax: Node) -> None:
     joined = _user(back, "Reshape") if back is not None and _perm(back) == (0, 2, 1, 3) else None
     if joined is None or back is None or any(tokens is None for tokens in inputs) or query.shape is None:
         return
+    if joined.outputs[0].is_graph_output():
+        return
     attributes = {"num_heads": int(query.shape[1]), "scale": float(query_factor * key_factor)}
     fused = ir.node("MultiHeadAttention", inputs, attributes, domain=CONTRIB)
     _replace(graph, joined, fused)

@@ -92,6 +92,8 @@ class Heartbeat:
             self._write()
 
     def _write(self) -> None:
+        if not self._path.parent.is_dir():  # a folder that somebody has removed is not made again
+            return
         with suppress(OutputError, OSError):
             atomic_write_text(self._path, canonical_json({**self._facts, "updated": _now()}) + "\n")
 

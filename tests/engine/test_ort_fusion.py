@@ -61,7 +61,7 @@ def test_a_row_does_not_see_its_neighbours(tiny_engine_path, name):
 
 
 class Attend(nn.Module):
-    """Attention of tokens to themselves; with a mask, over keys that are no tokens, or without the way back."""
+    """Attention of tokens to themselves; with a mask, over keys that are no tokens, without the way back, or last."""
 
     def __init__(self, how):
         super().__init__()
@@ -73,7 +73,8 @@ class Attend(nn.Module):
         mask = torch.ones(9, 9).tril().log() if self.how == "mask" else None
         key = torch.relu(key) if self.how == "computed keys" else key
         out = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return (out if self.how == "no way back" else out.transpose(1, 2)).reshape(-1, 9, 32)
+        out = (out if self.how == "no way back" else out.transpose(1, 2)).reshape(-1, 9, 32)
+        return out if self.how == "output of the graph" else out + x
 
 
 class Halves(nn.Module):
@@ -88,7 +89,7 @@ class Halves(nn.Module):
         return a * nn.functional.gelu(b)
 
 
-@pytest.mark.parametrize("how", ["plain", "mask", "computed keys", "no way back"])
+@pytest.mark.parametrize("how", ["plain", "mask", "computed keys", "no way back", "output of the graph"])
 def test_attention_that_is_written_otherwise_stays(tmp_path, how):
     module, x = Attend(how), torch.randn(3, 9, 32)
     path = exported(module, tmp_path / "a.onnx")
