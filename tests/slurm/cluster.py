@@ -51,8 +51,13 @@ def ending(job: str) -> str:
 
 
 def release(job: str) -> None:
-    """Start a requeued job now: SLURM lets it wait for two minutes first."""
+    """Start a requeued job soon: SLURM lets it wait for two minutes first.
+
+    At once would be too early: for seconds after it took the nodes away, the nodes take the job's new credential for
+    the revoked one ("Job credential revoked").
+    """
     until(f"job {job} is back in the queue", lambda: state(job) == "PENDING")
+    time.sleep(5)
     call("scontrol", "update", f"jobid={job}", "StartTime=now")
 
 
