@@ -12,7 +12,7 @@ from fastgen.errors import FastgenError
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["fastgen", "run", "--bank", "my bank.jsonl", "--world", "8"]
-PLACE = {"name": "fastgen-x", "folder": "/work/here", "log": "out/x/slurm"}
+PLACE = {"name": "fastgen-x", "folder": "/home/me/here", "log": "out/x/slurm"}
 SHIPPED = {
     "array.sbatch": "--array 8 --cpus 4",
     "node.sbatch": "--tasks 4 --cpus 8 --mem 128G",
@@ -75,7 +75,7 @@ def test_everything_that_is_asked_for_is_in_the_script():
     asked = {line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")}
     assert asked == {
         "--job-name=fastgen-x", "--array=0-3", "--partition=gpu", "--account=a", "--dependency=afterok:77", "--nodes=1",
-        "--ntasks=2", "--gpus-per-task=1", "--cpus-per-task=3", "--mem=16G", "--time=1-12", "--chdir=/work/here",
+        "--ntasks=2", "--gpus-per-task=1", "--cpus-per-task=3", "--mem=16G", "--time=1-12", "--chdir=/home/me/here",
         "--output=out/x/slurm/%A_%a.log", "--open-mode=append", "--signal=B:USR1@120", "--requeue",
         "--constraint=a100", "--qos=low",
     }  # fmt: skip
@@ -85,11 +85,11 @@ def test_everything_that_is_asked_for_is_in_the_script():
 
 
 def test_one_process_on_a_cpu_is_no_array_and_asks_for_no_gpu():
-    place = PLACE | {"folder": "/work/50% here", "log": "/work/50% here/slurm"}
+    place = PLACE | {"folder": "/home/me/50% here", "log": "/home/me/50% here/slurm"}
     text = sbatch_script(WORDS, Resources(gpus=0), **place)
     assert "array" not in text.split("\n\n")[0] and "gpu" not in text
-    assert '#SBATCH --output="/work/50%% here/slurm/%j.log"\n#SBATCH' in text
-    assert '#SBATCH --chdir="/work/50% here"\n' in text
+    assert '#SBATCH --output="/home/me/50%% here/slurm/%j.log"\n#SBATCH' in text
+    assert '#SBATCH --chdir="/home/me/50% here"\n' in text
 
 
 @pytest.mark.parametrize(
