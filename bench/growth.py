@@ -1,7 +1,7 @@
 """How opening, resuming, verifying and merging an output folder grow with its rows and its shards.
 
 Command:   OMP_NUM_THREADS=1 python bench/growth.py
-Result:    not measured yet
+Result:    docs/growth.md
 
 The images are of one colour (8 x 8), because what is measured is everything around them; plan, shards and reports come
 from fastgen's own writer. Every measurement is a process of its own; its seconds count from after the imports,
