@@ -12,7 +12,8 @@ from fastgen.evaluate.histogram import STYLE, png
 from fastgen.files import atomic_write_bytes
 from repro.dalda.arms import LAMBDAS, PROMPTS, SHOTS, WORLDS
 from repro.dalda.relations import ALPHA, DISTANCE
-from repro.dalda.results import Results, bootstrap
+from repro.dalda.results import Results
+from repro.interval import bootstrap
 
 COLOURS = {"HC": "#2f6fb0", "LC": "#d9822b", "Real Guidance": "#4f9d69", "LLM + AGS": "#2f6fb0"}
 TITLES = {

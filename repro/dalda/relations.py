@@ -1,66 +1,20 @@
-"""The seven relations of DALDA's paper that a miniature can show, each with its measured differences.
-
-A relation *holds* when the interval of every difference it names lies on the expected side of zero, *fails* when one
-lies on the other side, and is *open* otherwise.
-"""
+"""The seven relations of DALDA's paper that a miniature can show, each with its measured differences."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from repro.dalda.arms import LAMBDAS, STRENGTHS, WORLDS
-from repro.dalda.results import Interval, Results, bootstrap
+from repro.dalda.results import Results
+from repro.interval import Interval, bootstrap
+from repro.relation import Difference, Relation
 
 DISTANCE = "resnet_distance"
 """Stands for LPIPS: its formula over the embedded ResNet."""
 ALPHA = 0.3
 """Score that parts AGS' two bins (paper, section 4.1)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One measured difference; `expected` is +1 or -1, the side of zero that the relation names."""
-
-    what: str
-    interval: Interval
-    expected: int
-
-    @property
-    def side(self) -> int:
-        """+1: as expected, -1: the opposite, 0: the interval contains zero."""
-        low, high = sorted((self.expected * self.interval.low, self.expected * self.interval.high))
-        return 1 if low > 0 else -1 if high < 0 else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A statement of the paper and what was measured."""
-
-    number: int
-    statement: str
-    differences: tuple[Difference, ...]
-
-    @property
-    def verdict(self) -> str:
-        """`holds`, `fails` or `open`."""
-        sides = [difference.side for difference in self.differences]
-        return "holds" if min(sides) > 0 else "fails" if min(sides) < 0 else "open"
-
-    def to_json(self) -> dict[str, Any]:
-        """As an object."""
-        return {
-            "number": self.number,
-            "statement": self.statement,
-            "verdict": self.verdict,
-            "differences": [
-                {"what": d.what, "expected": "> 0" if d.expected > 0 else "< 0", **d.interval.to_json()}
-                for d in self.differences
-            ],
-        }
 
 
 def relations(results: Results) -> list[Relation]:

@@ -8,11 +8,12 @@ from typing import Any
 from fastgen.files import atomic_write_text
 from repro.dalda.arms import TABLE, WORLDS
 from repro.dalda.figures import write_figures
-from repro.dalda.relations import DISTANCE, Relation, relations
-from repro.dalda.results import Results, bootstrap
+from repro.dalda.relations import DISTANCE, relations
+from repro.dalda.results import Results
+from repro.interval import Interval, bootstrap
+from repro.relation import Relation, relation_lines, verdict_line
 
 DIVERSITY = ("clip_i_ref", "clip_i_intra", f"{DISTANCE}_ref", f"{DISTANCE}_intra")
-VERDICTS = {"holds": "holds", "open": "open: an interval contains zero", "fails": "does not hold"}
 
 
 def write_report(results: Results, folder: Path, *, command: str, facts: Mapping[str, Any]) -> Path:
@@ -55,7 +56,6 @@ def _table(results: Results, world: str) -> list[dict[str, Any]]:
 
 
 def _page(content: Mapping[str, Any], measured: Sequence[Relation], figures: Sequence[Path]) -> str:
-    counts = {verdict: sum(r.verdict == verdict for r in measured) for verdict in VERDICTS}
     lines = [
         "# DALDA in miniature",
         "",
@@ -69,20 +69,13 @@ def _page(content: Mapping[str, Any], measured: Sequence[Relation], figures: Seq
         "the embedded ResNet is tested on fresh pictures. `resnet_distance` stands for LPIPS: its formula over the "
         "embedded ResNet. Brackets are 95 % bootstrap intervals over seeds and classes.",
         "",
-        f"Of the seven relations {counts['holds']} hold, {counts['open']} are open, {counts['fails']} fail.",
+        verdict_line(measured),
         "",
         *_tables(content["tables"]),
         "## Relations",
         "",
     ]
-    for relation in measured:
-        lines += [f"**{relation.number}. {relation.statement}**: {VERDICTS[relation.verdict]}.", ""]
-        lines += ["| difference | expected | measured |", "|---|---|---|"]
-        for d in relation.differences:
-            mark = {1: "", 0: " (open)", -1: " (opposite)"}[d.side]
-            sign = ">" if d.expected > 0 else "<"
-            lines.append(f"| {d.what} | {sign} 0 | {_interval(d.interval.to_json(), 4, signed=True)}{mark} |")
-        lines.append("")
+    lines += relation_lines(measured)
     lines += ["## Figures", ""]
     lines += [line for path in figures for line in (f"![{path.stem}]({path.name})", "")]
     return "\n".join(lines)
@@ -93,14 +86,8 @@ def _tables(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     for world, rows in tables.items():
         lines += [f"## {world}", "", "| method | " + " | ".join(DIVERSITY) + " | accuracy |", "|---" * 6 + "|"]
         for row in rows:
-            cells = [_interval(row[name], 3) if name in row else "" for name in DIVERSITY]
-            accuracy = {name: 100 * value for name, value in row["accuracy"].items()}
-            lines.append(f"| {row['method']} | " + " | ".join(cells) + f" | {_interval(accuracy, 1)} % |")
+            cells = [Interval(**row[name]).text(3) if name in row else "" for name in DIVERSITY]
+            accuracy = Interval(**row["accuracy"]).text(1, factor=100)
+            lines.append(f"| {row['method']} | " + " | ".join(cells) + f" | {accuracy} % |")
         lines.append("")
     return lines
-
-
-def _interval(value: Mapping[str, float], digits: int, *, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    low, high = (f"{value[name]:{sign}.{digits}f}" for name in ("low", "high"))
-    return f"{value['mean']:{sign}.{digits}f} [{low}, {high}]"
