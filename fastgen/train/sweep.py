@@ -36,6 +36,7 @@ def sweep(
     out: str | Path,
     val: str | Path | int,
     synthetic: str | Path | None = None,
+    keep: str | Path | None = None,
     test: str | Path | None = None,
     backbone: str = "mini-resnet",
     recipe: str = "bob",
@@ -62,6 +63,7 @@ def sweep(
         out: as `train`; sweep.json comes beside metrics.json.
         val: as `train`; the sweep chooses on it.
         synthetic: as `train`.
+        keep: as `train`.
         test: as `train`.
         backbone: as `train`.
         recipe: as `train`; its grid is the paper's.
@@ -86,8 +88,8 @@ def sweep(
     check_numbers(seeds=seeds, shots=shots, groups=groups, sweep_epochs=sweep_epochs)
     job = job_share(rank, world)
     material, chosen = start(
-        real, out=out, synthetic=synthetic, test=test, val=val, backbone=backbone, recipe=recipe, shots=shots,
-        imbalance=imbalance, cache=cache, changes=settings or {},
+        real, out=out, synthetic=synthetic, keep=keep, test=test, val=val, backbone=backbone, recipe=recipe,
+        shots=shots, imbalance=imbalance, cache=cache, changes=settings or {},
     )  # fmt: skip
     chosen = replace(chosen, select="best_on_val")
     searched = _grid(recipe, material, grid or {}, fixed=settings or {})

@@ -133,3 +133,12 @@ def test_bad_options_are_named(data, colours, option, message):
     with pytest.raises(FastgenError, match=message):
         train(data / "real", out=data / "m", **option)
     assert not (data / "m" / "metrics.json").exists()
+
+
+def test_keep_trains_on_the_chosen_images_only(data, colours):
+    lines = "".join(f'{{"id": "row-{i}", "keep": {"true" if i < 6 else "false"}}}\n' for i in range(11))
+    (data / "keep.jsonl").write_text('{"fastgen_filter": 1}\n' + lines)
+    found = train(data / "real", synthetic=data / "out", keep=data / "keep.jsonl", out=data / "m", seeds=1, views=0)
+    assert found["data"]["synthetic"]["filtered_out"] == 5 and found["data"]["synthetic"]["images"] == 6
+    with pytest.raises(FastgenError, match="keep chooses among synthetic images; give --synthetic"):
+        train(data / "real", keep=data / "keep.jsonl", out=data / "m", seeds=1)
