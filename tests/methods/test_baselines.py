@@ -258,5 +258,6 @@ def test_commands(tmp_path, refs, method):
     assert result.exit_code == 0, result.output
     header, rows = read(tmp_path / "b.jsonl")
     assert len(rows) == 6 and header["provenance"]["kind"] == method and "scheduler" not in header["defaults"]
+    assert header["provenance"]["seed_mode"] == "per_row", "mistake 23: recorded with every bank"
     if method == "diff-mix":
         assert header["provenance"]["strength"] == [0.3, 0.5, 0.7, 0.9]

@@ -69,6 +69,7 @@ def test_metrics_json_has_both_arms_and_their_paired_difference(data, colours):
     assert metrics["data"]["synthetic"]["statuses"] == {"good": 11, "non_finite": 1}
     assert metrics["data"]["synthetic"]["with_parent"] == 11
     assert metrics["settings"]["steps"] == 60
+    assert metrics["select"] == "last", "card of BOB, mistake 21: without validation images nothing is chosen"
 
 
 def test_training_is_repeatable_and_uses_the_cache(data, colours):
