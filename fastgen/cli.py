@@ -217,6 +217,19 @@ def evaluate(out: Path, **options: Any) -> None:
         click.echo((options["to"] or out / "evaluate") / name)
 
 
+@main.command("filter")
+@click.argument("out", type=ExistingFolder)
+@click.option("--descriptor", required=True, help="Noun for what the images should show, such as bird.")
+@click.option("--clip", help="CLIP: a folder, or NAME=WEIGHTS; default: the embedded one.")
+@click.option("--percentile", type=float, default=10.0, show_default=True, help="Images below it are left out.")
+@click.option("--to", type=AnyPath, help="The file to write; default: OUT/filter.jsonl.")
+def filter_(out: Path, **options: Any) -> None:
+    """Write which images show what they should, by a CLIP, for `fastgen train --keep`."""
+    from fastgen.evaluate.clip_filter import filter_images
+
+    click.echo(filter_images(out, **options, say=lambda line: click.echo(line, err=True)))
+
+
 @main.command()
 @click.argument("out", type=AnyPath)
 @click.option("--classes", default="oxford", show_default=True, help="oxford, novel, or names with commas.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+ExistingFile = click.Path(exists=True, dir_okay=False, path_type=Path)
 ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
 AnyPath = click.Path(path_type=Path)
 
@@ -64,6 +65,7 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--real", required=True, type=ExistingFolder, help="Real images: one folder per class."),
             click.option("--out", required=True, type=AnyPath, help="Folder for metrics.json, trials and weights."),
             click.option("--synthetic", type=ExistingFolder, help="Output folder of `run`; adds the second arm."),
+            click.option("--keep", type=ExistingFile, help="File of `filter`: which synthetic images; default: all."),
             click.option("--test", type=ExistingFolder, help="Test images; default: REAL/test, or held-out halves."),
             click.option("--backbone", default="mini-resnet", show_default=True, help="Name, or NAME=PATH."),
             click.option("--shots", type=int, help="Real training images per class; default: all."),

@@ -21,6 +21,17 @@ class Result(NamedTuple):
     fresh: bool
 
 
+def number_problems(temperature: float, **counts: int) -> list[str]:
+    """What is wrong with the numbers that a model is asked with: a temperature, and counts from 1."""
+    problems = []
+    if not 0 <= temperature <= 2:
+        problems.append(f"temperature: got {temperature!r}, allowed: a number from 0 to 2")
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:
+            problems.append(f"{name}: got {value!r}, allowed: a whole number from 1")
+    return problems
+
+
 def ask_all(
     chat: Chat,
     requests: Sequence[Request],

@@ -86,11 +86,8 @@ def write_da_fusion_bank(
         out: path of the bank.
         strengths: every row draws one of them, all alike.
         shots: references per class; each has rows of its own.
-        images_per_ref: images of each reference.
         seed: of the strengths.
-        refs: header's folder of references relative to the bank, or "petworld"; None leaves it to `--refs`.
-        defaults: header defaults in place of these, such as {"steps": 25}.
-        name: of the bank; the file name without its ending when None.
+        images_per_ref, refs, defaults, name: as for `write_real_guidance_bank`.
 
     Returns:
         The path.

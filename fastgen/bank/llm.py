@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgen.bank.answer_cache import AnswerCache
+from fastgen.bank.asking import number_problems
 from fastgen.bank.chat import Chat, Messages
 from fastgen.bank.class_names import ClassNames
 from fastgen.bank.dalda import dalda_header, dalda_rows
@@ -12,11 +13,12 @@ from fastgen.bank.defaults import PAPER
 from fastgen.bank.endpoint import KEY_ENV, OPENAI_URL, Endpoint, Patience
 from fastgen.bank.instruction import INSTRUCTION, messages_for
 from fastgen.bank.local_chat import LocalChat
+from fastgen.bank.local_model import local_folder
 from fastgen.bank.rounds import Rounds, cut
 from fastgen.bank.sentences import Judge
 from fastgen.bank.tokens import token_limit
 from fastgen.bank.write import write_bank
-from fastgen.errors import BankError, ChatError, FieldErrors
+from fastgen.errors import BankError, FieldErrors
 from fastgen.files import sha256_json
 from fastgen.job import StopSignal
 from fastgen.records import Header
@@ -133,12 +135,9 @@ def open_chat(
         ChatError: model, address or key cannot be used.
         ModelError: the folder holds no model.
     """
-    if base_url is None and Path(model).expanduser().is_dir():
-        return LocalChat(Path(model).expanduser())
-    if base_url is None and model.startswith((".", "/", "~")):
-        raise ChatError(f"--model {model}: no such folder; give a model folder, or a model's name at an endpoint")
-    if not model.strip():
-        raise ChatError("got an empty --model; give a model folder, or a model's name at an endpoint")
+    folder = local_folder(model, base_url=base_url)
+    if folder is not None:
+        return LocalChat(folder)
     return Endpoint(model, base_url or OPENAI_URL, key_env=key_env, patience=patience)
 
 
@@ -147,11 +146,7 @@ def _check(description: str, temperature: float = 1.0, **counts: int) -> None:
     problems = []
     if not description.strip():
         problems.append("description: got nothing, allowed: a few sentences on the data set's pictures")
-    if not 0 <= temperature <= 2:
-        problems.append(f"temperature: got {temperature!r}, allowed: a number from 0 to 2")
-    for name, value in counts.items():
-        if type(value) is not int or value < 1:
-            problems.append(f"{name}: got {value!r}, allowed: a whole number from 1")
+    problems += number_problems(temperature, **counts)
     if problems:
         raise BankError(problems)
 

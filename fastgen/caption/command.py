@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fastgen.bank.answer_cache import AnswerCache
+from fastgen.bank.asking import number_problems
 from fastgen.bank.captions import ATTRIBUTES, read_captions
 from fastgen.bank.class_names import ClassNames, folder_class
 from fastgen.bank.endpoint import KEY_ENV, Patience
@@ -23,13 +25,21 @@ VERSION = 1
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Folder:
     """Real images to caption: relative path -> file, sorted by class and name; and the names of the classes."""
 
     path: Path
     files: dict[str, Path]
     classes: tuple[str, ...]
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        return {name: sha256_file(file) for name, file in self.files.items()}
+
+    def sha256(self, name: str) -> str:
+        """Hash of an image's file."""
+        return self._hashes[name]
 
 
 def caption(
@@ -92,13 +102,11 @@ def caption(
     found = _find(Path(folder))
     names = ClassNames(found.classes)
     out = Path(out) if out is not None else found.path.with_name(f"{found.path.name}.captions.jsonl")
-    about: dict[str, Any]
     if captioner is not None:
         values, about = _taken_over(captioner, found, attributes, names)
     else:
         assert model is not None
-        hashes = {name: sha256_file(file) for name, file in found.files.items()}
-        pictures = Pictures({hashes[name]: file for name, file in found.files.items()})
+        pictures = Pictures({found.sha256(name): file for name, file in found.files.items()})
         interview = Interview(
             chat=open_vision(model, pictures, base_url=base_url, key_env=key_env, patience=patience),
             cache=AnswerCache(cache if cache is not None else f"{out}.cache"),
@@ -108,13 +116,7 @@ def caption(
             temperature=float(temperature),
             say=say,
         )
-        places = list(dict.fromkeys(Place(hashes[name], attribute) for name in found.files for attribute in attributes))
-        with StopSignal() as stop:
-            answers = interview.run(places, concurrency, stop)
-        values = {
-            name: {a: answers[Place(hashes[name], a)] for a in attributes if Place(hashes[name], a) in answers}
-            for name in found.files
-        }
+        values = _answers(interview, found, attributes, concurrency)
         about = _asked(interview, attributes, side)
     lacking = [name for name, value in values.items() if len(value) < len(attributes)]
     if lacking and not skip:
@@ -129,6 +131,22 @@ def caption(
     return out
 
 
+def _answers(
+    interview: Interview, found: Folder, attributes: Sequence[str], concurrency: int
+) -> dict[str, dict[str, str]]:
+    """Values by image, from the model; what has no usable answer is left out."""
+    places = {
+        name: {attribute: Place(found.sha256(name), attribute) for attribute in attributes} for name in found.files
+    }
+    asked = list(dict.fromkeys(place for of_image in places.values() for place in of_image.values()))
+    with StopSignal() as stop:
+        answers = interview.run(asked, concurrency, stop)
+    return {
+        name: {attribute: answers[place] for attribute, place in of_image.items() if place in answers}
+        for name, of_image in places.items()
+    }
+
+
 def _check(attributes: Sequence[str], descriptor: str, temperature: float, **counts: int) -> None:
     problems = []
     if not attributes or len(set(attributes)) < len(attributes) or not all(name.isidentifier() for name in attributes):
@@ -137,11 +155,7 @@ def _check(attributes: Sequence[str], descriptor: str, temperature: float, **cou
         problems.append(f"attributes: got {list(attributes)}, allowed: names other than file_name, class, descriptor")
     if not descriptor.strip():
         problems.append("descriptor: got nothing, allowed: a noun such as aircraft")
-    if not 0 <= temperature <= 2:
-        problems.append(f"temperature: got {temperature!r}, allowed: a number from 0 to 2")
-    for name, value in counts.items():
-        if type(value) is not int or value < 1:
-            problems.append(f"{name}: got {value!r}, allowed: a whole number from 1")
+    problems += number_problems(temperature, **counts)
     if problems:
         raise BankError(problems)
 

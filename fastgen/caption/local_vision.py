@@ -1,12 +1,10 @@
 """A vision-language model from a local folder, run by transformers; the same question gets the same answer always."""
 
-import datetime
-import threading
 from pathlib import Path
 from typing import Any
 
 from fastgen.bank.chat import Answer, Request
-from fastgen.bank.local_chat import local_identity
+from fastgen.bank.local_model import LocalModel
 from fastgen.caption.vision import Pictures
 from fastgen.errors import ModelError
 
@@ -14,12 +12,12 @@ MOST_TOKENS = 64
 """Of an answer; twenty words have about thirty."""
 
 
-class LocalVision:
+class LocalVision(LocalModel):
     """Qwen2.5-VL, or any model that AutoModelForImageTextToText and AutoProcessor load and whose processor has a chat
     template; see `fastgen.bank.chat.Chat`.
-
-    The weights are loaded with the first question, in their own precision, on the GPU if there is one.
     """
+
+    READER, MODEL = "AutoProcessor", "AutoModelForImageTextToText"
 
     def __init__(self, folder: str | Path, pictures: Pictures) -> None:
         """Look at the folder.
@@ -31,14 +29,8 @@ class LocalVision:
         Raises:
             ModelError: it is none.
         """
-        self._folder = Path(folder)
+        super().__init__(folder)
         self._pictures = pictures
-        self.identity: dict[str, Any] = local_identity(self._folder)
-        self._lock = threading.Lock()
-        self._loaded: tuple[Any, Any] | None = None
-
-    def close(self) -> None:
-        """Do nothing: there is no waiting between tries."""
 
     def ask(self, request: Request) -> Answer:
         """Answer a question about a picture; the seed of the sampling is the request's hash.
@@ -60,15 +52,7 @@ class LocalVision:
             ids = model.generate(
                 **inputs, **(sampling if request.temperature > 0 else greedy), max_new_tokens=MOST_TOKENS
             )[0, length:]
-        ends = model.generation_config.eos_token_id
-        stopped = len(ids) > 0 and int(ids[-1]) in (ends if isinstance(ends, list) else [ends])
-        return Answer(
-            text=processor.decode(ids, skip_special_tokens=True),
-            finish="stop" if stopped else "length",
-            prompt_tokens=length,
-            completion_tokens=len(ids),
-            date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        )
+        return self._answer(ids, prompt_tokens=length)
 
     def _inputs(self, processor: Any, request: Request, picture: Any) -> Any:
         """The model's inputs: its own chat format, the picture before the question."""
@@ -87,21 +71,3 @@ class LocalVision:
             )
         except (TypeError, ValueError, KeyError) as error:
             raise ModelError(f"{self._folder}: its processor takes no pictures in chats ({error})") from error
-
-    def _load(self) -> tuple[Any, Any]:
-        """Return processor and model, loaded once."""
-        if self._loaded is None:
-            import torch
-            from transformers import AutoModelForImageTextToText, AutoProcessor
-
-            options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            try:
-                processor = AutoProcessor.from_pretrained(self._folder, **options)
-                model = AutoModelForImageTextToText.from_pretrained(
-                    self._folder, use_safetensors=True, torch_dtype="auto", **options
-                )
-            except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-                raise ModelError(f"{self._folder}: transformers cannot load it ({error})") from error
-            model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-            self._loaded = processor, model
-        return self._loaded

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastgen.bank.chat import Chat, Request
 from fastgen.bank.endpoint import OPENAI_URL, Endpoint, Patience
-from fastgen.errors import ChatError
+from fastgen.bank.local_model import local_folder
 from fastgen.plan.pictures import open_picture
 
 if TYPE_CHECKING:
@@ -92,12 +92,9 @@ def open_vision(
         ChatError: model, address or key cannot be used.
         ModelError: the folder holds no model.
     """
-    if base_url is None and Path(model).expanduser().is_dir():
+    folder = local_folder(model, base_url=base_url)
+    if folder is not None:
         from fastgen.caption.local_vision import LocalVision
 
-        return LocalVision(Path(model).expanduser(), pictures)
-    if base_url is None and model.startswith((".", "/", "~")):
-        raise ChatError(f"--model {model}: no such folder; give a model folder, or a model's name at an endpoint")
-    if not model.strip():
-        raise ChatError("got an empty --model; give a model folder, or a model's name at an endpoint")
+        return LocalVision(folder, pictures)
     return VisionEndpoint(model, base_url or OPENAI_URL, pictures, key_env=key_env, patience=patience)

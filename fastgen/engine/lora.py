@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastgen.engine.lora_file import LoraLayer, read_lora, some
+from fastgen.engine.lora_file import LoraLayer, parts_of, read_lora, some
 from fastgen.engine.spec import hash_files
 from fastgen.engine.weights import read_weights
 from fastgen.errors import ModelError
@@ -15,6 +15,8 @@ from fastgen.files import sha256_file
 
 PEFT_CONFIG = "adapter_config.json"
 PEFT_PREFIX = "base_model.model."
+TARGETS = {"unet": "unet", "text_encoder": "text"}
+"""Part of the model -> what bank rows call it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +35,15 @@ class Lora:
     scale: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return {"name", "scale", "files": {relative path: sha256}}."""
+        """Return {"name", "scale", "targets": ["text", "unet"], "files": {relative path: sha256}}.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
         files = {self.path.name: sha256_file(self.path)} if self.path.is_file() else hash_files(self.path)
-        return {"name": self.name, "scale": self.scale, "files": files}
+        parts = _peft_folders(self.path, TARGETS) or parts_of(_weight_file(self.path))
+        targets = sorted(TARGETS[part] for part in parts)
+        return {"name": self.name, "scale": self.scale, "targets": targets, "files": files}
 
 
 def parse_loras(texts: Sequence[str]) -> tuple[Lora, ...]:

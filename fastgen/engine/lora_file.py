@@ -118,6 +118,16 @@ def read_lora(path: Path, modules: Mapping[str, nn.Module]) -> dict[str, LoraPar
     return parts
 
 
+def parts_of(path: Path) -> set[str]:
+    """Which of "unet" and "text_encoder" the keys of a LoRA file are for; no model is needed.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    keys, prefixes = read_weights(path, "LoRA"), KOHYA | DOTTED
+    return {next(part for prefix, part in prefixes.items() if key.startswith(prefix)) for key in keys}
+
+
 def refuse_other_kinds(keys: Iterable[str]) -> None:
     """Raise ModelError when some key says that this is another kind of file than a plain LoRA."""
     for key in keys:

@@ -103,7 +103,8 @@ class EngineSpec:
         model: {"id", "files": {path as in a model folder: sha256}} of everything the model was loaded from; a VAE
             that replaces the model's own stands here in its place, a single-file checkpoint under its own name.
         ip_adapter: {"name", "sha256"}, or None for a text-only model.
-        lora: fused adapters in order, [{"name", "scale", "files": {relative path: sha256}}].
+        lora: fused adapters in order, [{"name", "scale", "targets": ["text", "unet"], "files": {relative path:
+            sha256}}]; engines of earlier builds do not say which targets.
         embeddings: textual-inversion words in order, [{"name", "file", "sha256"}].
         backend: one of BACKENDS.
         precision: one of PRECISIONS.
@@ -167,6 +168,11 @@ class EngineSpec:
     def adapters(self) -> dict[str, float]:
         """Fused LoRAs, name -> scale."""
         return {lora["name"]: float(lora["scale"]) for lora in self.lora}
+
+    def targets(self, name: str) -> tuple[str, ...]:
+        """What the fused LoRA of a name changes: "unet", "text" or both; both if an earlier build did not say."""
+        found = next(lora for lora in self.lora if lora["name"] == name)
+        return tuple(found.get("targets", ("text", "unet")))
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -3,15 +3,16 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from fastgen.errors import FastgenError
+from fastgen.errors import DataError, FastgenError
 from fastgen.records import Ref
-from fastgen.shards.read import Output
-from fastgen.shards.schema import GOOD
+from fastgen.shards.read import Output, open_output
+from fastgen.shards.schema import GOOD, status_counts
 
 LoadReference = Callable[[Ref], Image.Image]
 RefKey = tuple[str, str | None]
@@ -80,6 +81,20 @@ class RealImages:
             self.missing.append(key[0])
             return None
         return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+
+
+def open_good(out: str | Path) -> Output:
+    """Opens an output folder that has good rows.
+
+    Raises:
+        OutputError: there are no shards, or one is damaged.
+        DataError: no row is good.
+    """
+    output = open_output(out)
+    if not len(output.good):
+        statuses = {name: count for name, count in status_counts(output.status).items() if count}
+        raise DataError(f"{out}: none of its {len(output)} rows is good ({statuses}); see fastgen verify {out}")
+    return output
 
 
 def read_classes(output: Output, real: RealImages) -> tuple[list[ClassImages], dict[str, int]]:

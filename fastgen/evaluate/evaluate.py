@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastgen import __version__
-from fastgen.errors import SHOWN, DataError
+from fastgen.errors import SHOWN
 from fastgen.evaluate.against_real import real_sections
-from fastgen.evaluate.class_images import ClassImages, LoadReference, RealImages, read_classes
+from fastgen.evaluate.class_images import ClassImages, LoadReference, RealImages, open_good, read_classes
 from fastgen.evaluate.diversity import ClassDiversity, Diversity
 from fastgen.evaluate.diversity_plot import diversity_plot, score_plot
 from fastgen.evaluate.diversity_report import (
@@ -31,7 +31,7 @@ from fastgen.evaluate.lpips import lpips_measure
 from fastgen.evaluate.measure import Measure, clip_measure
 from fastgen.evaluate.resnet_distance import resnet_measure
 from fastgen.files import atomic_write_bytes, atomic_write_text
-from fastgen.shards.read import Output, open_output
+from fastgen.shards.read import Output
 from fastgen.shards.schema import status_counts
 from fastgen.shards.shard_file import ShardFile
 
@@ -86,7 +86,7 @@ def evaluate(
         OutputError: if there are no shards, or one is damaged.
         DataError: if no row is good.
     """
-    output = _open(out)
+    output = open_good(out)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     measures = [clip_measure(clip, device=device), _perceptual(output, lpips, device)]
     folder = Path(to) if to is not None else Path(out) / "evaluate"
@@ -117,14 +117,6 @@ def evaluate(
     _plots(folder, report, measures, name=Path(out).name)
     print_report(report, title=str(out), console=console or Console())
     return report
-
-
-def _open(out: str | Path) -> Output:
-    output = open_output(out)
-    if not len(output.good):
-        statuses = {name: count for name, count in status_counts(output.status).items() if count}
-        raise DataError(f"{out}: none of its {len(output)} rows is good ({statuses}); see fastgen verify {out}")
-    return output
 
 
 def _perceptual(output: Output, lpips: str | None, device: str) -> Measure:

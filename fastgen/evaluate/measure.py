@@ -50,12 +50,25 @@ def clip_measure(clip: str | Path | None = None, *, device: str = "cpu") -> Meas
     Raises:
         ModelError: if there is no such model.
     """
+    model = load_clip(clip, device=device)
+    about = {"model": "mini" if clip is None else str(clip), "sha256": model.sha256}
+    return Measure(name="clip_i", kind="similarity", sha256=model.sha256, embed=model.embed_images, about=about)
+
+
+def load_clip(clip: str | Path | None = None, *, device: str = "cpu") -> ScoringClip:
+    """The CLIP that images are judged by.
+
+    Args:
+        clip: as `ScoringClip.load` takes it; None is the embedded model's scoring CLIP.
+        device: torch device.
+
+    Raises:
+        ModelError: if there is no such model.
+    """
     source = clip or MINI / "clip"
     if clip is None and not Path(source).is_dir():
         raise ModelError(
-            f"CLIP-I: no weights at {source}, which are part of a complete install; give another CLIP with "
+            f"CLIP: no weights at {source}, which are part of a complete install; give another CLIP with "
             "--clip: a folder of open_clip, or NAME=WEIGHTS such as ViT-B-16-quickgelu=openai"
         )
-    model = ScoringClip.load(source, device=device)
-    about = {"model": "mini" if clip is None else str(clip), "sha256": model.sha256}
-    return Measure(name="clip_i", kind="similarity", sha256=model.sha256, embed=model.embed_images, about=about)
+    return ScoringClip.load(source, device=device)

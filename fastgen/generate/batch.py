@@ -132,6 +132,10 @@ def _adapter_problems(adapter: Adapter, spec: "EngineSpec") -> Iterator[FieldPro
         fused = ", ".join(f"{name} at {value:g}" for name, value in there.items()) or "none"
         got = show({adapter.name: adapter.scale})
         yield FieldProblem("adapters", got, f"what this engine has ({fused}); or fastgen build {wanted}")
+    elif adapter.target != "ti" and adapter.target not in spec.targets(adapter.name):
+        has = " and ".join(spec.targets(adapter.name))
+        allowed = f"{has}, all that the LoRA {adapter.name} of this engine changes; or build it with one that has both"
+        yield FieldProblem("adapters", show({adapter.name: adapter.target}), allowed)
 
 
 def _unresolved(row: Row) -> Iterator[FieldProblem]:

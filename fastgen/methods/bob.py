@@ -16,12 +16,13 @@ from fastgen.bank.caption_text import ARTICLES, BOB_TEMPLATE, PLAIN_TEMPLATE, at
 from fastgen.bank.captions import Caption, attributes_sha256, read_captions
 from fastgen.bank.class_names import ClassNames
 from fastgen.bank.tokens import token_limit
+from fastgen.bank.write import write_bank
 from fastgen.context import context_of_rows
 from fastgen.errors import BankError
 from fastgen.files import write_jsonl
 from fastgen.methods.adapters import lora_adapters
 from fastgen.methods.counts import images_per_class
-from fastgen.methods.writing import check_choice, finished, method_header, write_method_bank
+from fastgen.methods.writing import check_choice, finished, method_header
 from fastgen.records import Row
 from fastgen.row_parts import Adapter, Attrs
 from fastgen.seeds import stream
@@ -63,6 +64,12 @@ class Drawing:
     def has_context(self) -> bool:
         """Whether prompts name a context."""
         return self.marginalize != "none" or self.none == "own"
+
+    def to_json(self) -> dict[str, Any]:
+        """What the header records beside `marginalize`: the names that matter to it."""
+        if self.marginalize == "none":
+            return {"none": self.none}
+        return {"pairing": self.pairing, "donor_weight": self.donor_weight}
 
 
 def write_bob_bank(
@@ -126,33 +133,22 @@ def write_bob_bank(
     """
     drawing = Drawing(marginalize=marginalize, none=none, pairing=pairing, donor_weight=donor_weight)
     drawing.check()
-    check_choice("article", article, ARTICLES)
-    if lora is not None and ("{class" in lora or "{label" in lora):
-        allowed = "one LoRA of the whole data set: that of a single class has never seen the contexts of the others"
-        raise BankError([f"lora: got {lora!r}, allowed: {allowed}"])
+    wording = Wording(template=template, descriptor=descriptor, article=article)
+    wording.check()
+    _check_lora(lora)
     names = attribute_names(template)
     found = read_captions(captions, attributes=names) if isinstance(captions, str | Path) else list(captions)
     classes = tuple(classes) if classes is not None else tuple(sorted({one.class_ for one in found}))
     donors = _by_class(found, classes, drawing)
-    real = [len(donors[class_]) for class_ in classes]
     per_class = 100 if per_class is None and budget is None else per_class
+    real = [len(donors[class_]) for class_ in classes]
     counts = images_per_class(real, per_class=per_class, budget=budget, copies=copies)
-
-    def text(class_: str, attributes: dict[str, str] | None) -> str:
-        chosen = PLAIN_TEMPLATE if attributes is None else template
-        return caption_text(chosen, class_, attributes, descriptor=descriptor, article=article)
-
-    made = Maker(classes, donors, drawing, text, tuple(lora_adapters(lora, ("unet", "text"))), seed)
+    made = Maker(classes, donors, drawing, wording, tuple(lora_adapters(lora, ("unet", "text"))), seed)
     rows = list(finished(made.rows(counts), seed=seed, seed_mode=seed_mode))
     _check_length(rows, tokenizer)
     about = {
-        "source": "BOB, arXiv 2510.24078",
-        "marginalization": marginalize,
-        "preserve": preserve,
-        **({"none": none} if marginalize == "none" else {"pairing": pairing, "donor_weight": donor_weight}),
-        "template": template if drawing.has_context else PLAIN_TEMPLATE,
-        "descriptor": descriptor,
-        "article": article,
+        "source": "BOB, arXiv 2510.24078", "marginalization": marginalize, "preserve": preserve,
+        **drawing.to_json(), **wording.to_json(drawing),
         "attributes": {"images": len(found), "names": list(names), "sha256": attributes_sha256(found)},
         "per_class": per_class, "budget": budget, "copies": copies, "seed": seed, "seed_mode": seed_mode,
         **(provenance or {}),
@@ -160,12 +156,36 @@ def write_bob_bank(
     defaults: dict[str, Any] = {"mode": "t2i", "guidance_scale": guidance, "steps": steps, "scheduler": scheduler}
     defaults |= {"domain": descriptor or None, "tags": {"marginalize": marginalize, "preserve": preserve}}
     header = method_header(out, classes, method="bob", defaults=defaults, provenance=about, name=name)
-    path = write_method_bank(out, header, rows)
+    path = write_bank(out, header, rows)
     _say_what(say, rows, counts, classes)
     if training_captions is not None:
-        lines = [{"file_name": c.file, "text": text(c.class_, dict(c.attributes) if preserve else None)} for c in found]
+        lines = [{"file_name": c.file, "text": wording.text(c.class_, dict(c.attributes) if preserve else None)}
+                 for c in found]  # fmt: skip
         write_jsonl(training_captions, lines)
     return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """The sentence of an image. Attributes as `write_bob_bank`."""
+
+    template: str
+    descriptor: str
+    article: str
+
+    def check(self) -> None:
+        """Raises BankError if the article is none of the two."""
+        check_choice("article", self.article, ARTICLES)
+
+    def text(self, class_: str, attributes: dict[str, str] | None) -> str:
+        """The prompt or caption; without attributes DataDream's."""
+        chosen = PLAIN_TEMPLATE if attributes is None else self.template
+        return caption_text(chosen, class_, attributes, descriptor=self.descriptor, article=self.article)
+
+    def to_json(self, drawing: Drawing) -> dict[str, Any]:
+        """What the header records."""
+        template = self.template if drawing.has_context else PLAIN_TEMPLATE
+        return {"template": template, "descriptor": self.descriptor, "article": self.article}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +196,7 @@ class Maker:
         classes: ordered class names.
         donors: captions of every class.
         drawing: how contexts are drawn.
-        text: (class, attributes or None) -> prompt.
+        wording: how prompts say it.
         adapters: of every row.
         seed: of the bank; every class has a stream of its own, which its name decides.
     """
@@ -184,7 +204,7 @@ class Maker:
     classes: Sequence[str]
     donors: dict[str, list[Caption]]
     drawing: Drawing
-    text: Callable[[str, dict[str, str] | None], str]
+    wording: Wording
     adapters: tuple[Adapter, ...]
     seed: int
 
@@ -193,15 +213,16 @@ class Maker:
         label_of = {class_: label for label, class_ in enumerate(self.classes)}
         for label, class_ in enumerate(self.classes):
             if not self.drawing.has_context:
+                prompt = self.wording.text(class_, None)
                 for _ in range(counts[label]):
-                    yield Row(class_=class_, label=label, prompt=self.text(class_, None), adapters=self.adapters)
+                    yield Row(class_=class_, label=label, prompt=prompt, adapters=self.adapters)
                 continue
             for donor, values, more in self._drawn(class_, counts[label]):
                 context = {name: values[name] for name in ("background", "pose") if name in values}
                 yield Row(
                     class_=class_,
                     label=label,
-                    prompt=self.text(class_, values),
+                    prompt=self.wording.text(class_, values),
                     adapters=self.adapters,
                     attrs=Attrs(**context, donor_id=donor.file, donor_label=label_of[donor.class_]),
                     tags=more | {name: value for name, value in values.items() if name not in context},
@@ -236,6 +257,13 @@ class Maker:
                 return images[number]
             number -= len(images)
         raise AssertionError("the number is below the sum")
+
+
+def _check_lora(lora: str | None) -> None:
+    """Refuse a LoRA for each class."""
+    if lora is not None and ("{class" in lora or "{label" in lora):
+        allowed = "one LoRA of the whole data set: that of a single class has never seen the contexts of the others"
+        raise BankError([f"lora: got {lora!r}, allowed: {allowed}"])
 
 
 def _by_class(captions: Sequence[Caption], classes: Sequence[str], drawing: Drawing) -> dict[str, list[Caption]]:

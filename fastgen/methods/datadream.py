@@ -8,7 +8,7 @@ from fastgen.errors import BankError
 from fastgen.methods.adapters import lora_adapters
 from fastgen.methods.counts import images_per_class
 from fastgen.methods.real import find_real
-from fastgen.methods.writing import finished, method_header, write_method_bank
+from fastgen.methods.writing import method_header, write_method_bank
 from fastgen.records import Row
 
 
@@ -89,6 +89,6 @@ def write_datadream_bank(
         out, names, method="datadream", defaults={**defaults, "domain": descriptor or None}, provenance=provenance,
         name=name,
     )  # fmt: skip
-    path = write_method_bank(out, header, finished(rows(), seed=seed, seed_mode=seed_mode))
+    path = write_method_bank(out, header, rows(), seed=seed, seed_mode=seed_mode)
     say(f"{sum(counts[i] for i, class_ in enumerate(names) if not only or class_ in only)} rows in {path}")
     return path

@@ -1,14 +1,14 @@
 """Diff-II's bank (Wang and Chen, CVPR 2025): images between two real ones of a class, first in a new setting."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastgen.errors import BankError
-from fastgen.methods.adapters import check_token
 from fastgen.methods.counts import images_per_class
-from fastgen.methods.diffusion_edit import TOKEN, class_adapters, class_prompt
-from fastgen.methods.real import find_real, run_advice
-from fastgen.methods.writing import finished, method_header, write_method_bank
+from fastgen.methods.diffusion_edit import TOKEN, ClassWord
+from fastgen.methods.real import Real, find_real, run_advice
+from fastgen.methods.writing import method_header, write_method_bank
 from fastgen.records import Row
 from fastgen.row_parts import Init
 from fastgen.seeds import stream
@@ -67,36 +67,12 @@ def write_diff_ii_bank(
     Raises:
         BankError, ReferenceImageError: arguments cannot be used.
     """
-    suffixes = [suffix.strip() for suffix in suffixes if suffix.strip()]
-    if not suffixes:
-        raise BankError(["suffixes: got none, allowed: at least one setting, such as 'on a branch'"])
-    if not 0 <= switch <= 1:
-        raise BankError([f"switch: got {switch!r}, allowed: a number from 0 to 1"])
+    suffixes = _checked_suffixes(suffixes, switch)
     real = find_real(refs, out=out, classes=classes, shots=shots, seed=seed)
-    check_token(token, real.classes)
+    word = ClassWord(token=token, superclass=superclass, lora=lora)
+    word.check(real.classes)
     per_real = 5 if (per_class, per_real, budget) == (None, None, None) else per_real
     counts = images_per_class(real.counts, per_class=per_class, per_real=per_real, budget=budget, copies=copies)
-
-    def rows() -> Iterator[Row]:
-        for label, class_ in enumerate(real.classes):
-            rng = stream(seed, f"diff-ii/{class_}")
-            images = real.images[label]
-            late = class_prompt(token, class_, label, superclass)
-            for k in range(counts[label]):
-                pair = rng.choice(len(images), size=2, replace=False) if len(images) > 1 else (0, 0)
-                first, second = (images[int(i)].id for i in sorted(pair))
-                setting = int(rng.integers(len(suffixes))) if first != second else k % len(suffixes)
-                yield Row(
-                    class_=class_,
-                    label=label,
-                    prompt=f"{late} {suffixes[setting]}",
-                    prompt_late=late,
-                    switch=float(switch),
-                    mode="latent",
-                    init=Init(kind="circle", refs=(first, second), inv_steps=inv_steps),
-                    adapters=class_adapters(lora, token, class_, label),
-                )
-
     provenance = {
         "source": "Diff-II, Wang and Chen, CVPR 2025", "token": token, "superclass": superclass, "suffixes": suffixes,
         "switch": switch, "inv_steps": inv_steps, "shots": shots, "per_class": per_class, "per_real": per_real,
@@ -108,7 +84,8 @@ def write_diff_ii_bank(
         out, real.classes, method="diff-ii", defaults={**defaults, "domain": superclass or None},
         provenance=provenance, name=name,
     )  # fmt: skip
-    path = write_method_bank(out, header, finished(rows(), seed=seed, seed_mode=seed_mode))
+    maker = Maker(real=real, suffixes=suffixes, word=word, switch=float(switch), inv_steps=inv_steps, seed=seed)
+    path = write_method_bank(out, header, maker.rows(counts), seed=seed, seed_mode=seed_mode)
     say(f"{sum(counts)} rows; make them: {run_advice(real, out, refs)}")
     if without := real.counts.count(1):
         say(
@@ -116,3 +93,46 @@ def write_diff_ii_bank(
             f"the suffix only, of which there are {len(suffixes)}"
         )
     return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """Draws the rows of a bank; every class has a stream of its own. Attributes as `write_diff_ii_bank`."""
+
+    real: Real
+    suffixes: Sequence[str]
+    word: ClassWord
+    switch: float
+    inv_steps: int
+    seed: int
+
+    def rows(self, counts: Sequence[int]) -> Iterator[Row]:
+        """Yield counts[i] rows of class i, without id and seed."""
+        for label, class_ in enumerate(self.real.classes):
+            rng = stream(self.seed, f"diff-ii/{class_}")
+            images = self.real.images[label]
+            late, adapters = self.word.prompt(class_, label), self.word.adapters(class_, label)
+            for k in range(counts[label]):
+                pair = rng.choice(len(images), size=2, replace=False) if len(images) > 1 else (0, 0)
+                first, second = (images[int(i)].id for i in sorted(pair))
+                setting = int(rng.integers(len(self.suffixes))) if first != second else k % len(self.suffixes)
+                yield Row(
+                    class_=class_,
+                    label=label,
+                    prompt=f"{late} {self.suffixes[setting]}",
+                    prompt_late=late,
+                    switch=self.switch,
+                    mode="latent",
+                    init=Init(kind="circle", refs=(first, second), inv_steps=self.inv_steps),
+                    adapters=adapters,
+                )
+
+
+def _checked_suffixes(suffixes: Sequence[str], switch: float) -> list[str]:
+    """The suffixes that say something."""
+    found = [suffix.strip() for suffix in suffixes if suffix.strip()]
+    if not found:
+        raise BankError(["suffixes: got none, allowed: at least one setting, such as 'on a branch'"])
+    if not 0 <= switch <= 1:
+        raise BankError([f"switch: got {switch!r}, allowed: a number from 0 to 1"])
+    return found

@@ -8,6 +8,7 @@ diff-mix   image to image from a real image of any class towards the row's class
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fastgen.errors import BankError
 from fastgen.methods.adapters import check_token, filled, lora_adapters, token_adapters
 from fastgen.methods.counts import images_per_class
 from fastgen.methods.real import Real, find_real, run_advice
-from fastgen.methods.writing import check_choice, finished, method_header, write_method_bank
+from fastgen.methods.writing import check_choice, method_header, write_method_bank
 from fastgen.records import Row
 from fastgen.row_parts import Adapter
 from fastgen.seeds import stream
@@ -82,59 +83,108 @@ def write_diff_bank(
     Raises:
         BankError, ReferenceImageError: arguments cannot be used.
     """
-    check_choice("method", method, METHODS)
-    _check(strength, gamma, soft_scaler)
+    edit = Edit(method=method, strength=tuple(strength), gamma=gamma, soft_scaler=soft_scaler)
+    edit.check()
     real = find_real(refs, out=out, classes=classes, shots=shots, seed=seed)
-    check_token(token, real.classes)
+    word = ClassWord(token=token, superclass=superclass, lora=lora)
+    word.check(real.classes)
     per_class = 100 if (per_class, per_real, budget) == (None, None, None) else per_class
     counts = images_per_class(real.counts, per_class=per_class, per_real=per_real, budget=budget, copies=copies)
-
-    def rows() -> Iterator[Row]:
-        for label, class_ in enumerate(real.classes):
-            rng = stream(seed, f"{method}/{class_}")
-            plain = Row(
-                class_=class_,
-                label=label,
-                prompt=class_prompt(token, class_, label, superclass),
-                adapters=class_adapters(lora, token, class_, label),
-            )
-            for _ in range(counts[label]):
-                yield plain if method == "diff-gen" else _edited(plain, real, rng)
-
-    def _edited(plain: Row, real: Real, rng: np.random.Generator) -> Row:
-        assert plain.label is not None
-        source = plain.label if method == "diff-aug" else int(rng.integers(len(real.classes)))
-        image = real.images[source][int(rng.integers(len(real.images[source])))]
-        s = float(strength[int(rng.integers(len(strength)))])
-        labels = soft_labels(source, plain.label, s, gamma=gamma, scaler=soft_scaler) if method == "diff-mix" else ()
-        more: dict[str, Any] = {"ref": image.as_ref(("init",)), "strength": s, "labels": labels}
-        return Row(class_=plain.class_, label=plain.label, prompt=plain.prompt, adapters=plain.adapters, **more)
-
-    mix = {"gamma": gamma, "soft_scaler": soft_scaler} if method == "diff-mix" else {}
-    edit = {} if method == "diff-gen" else {"strength": list(strength)}
     provenance = {
-        "source": "Diff-Mix, arXiv 2403.19600", "token": token, "superclass": superclass, **edit, **mix, "shots": shots,
-        "per_class": per_class, "per_real": per_real, "budget": budget, "copies": copies, "seed": seed,
+        "source": "Diff-Mix, arXiv 2403.19600", "token": token, "superclass": superclass, **edit.to_json(),
+        "shots": shots, "per_class": per_class, "per_real": per_real, "budget": budget, "copies": copies, "seed": seed,
         "seed_mode": seed_mode,
     }  # fmt: skip
     defaults = {
-        "refs": None if method == "diff-gen" else real.refs, "mode": "t2i" if method == "diff-gen" else "img2img",
+        "refs": real.refs if edit.has_source else None, "mode": "img2img" if edit.has_source else "t2i",
         "guidance_scale": guidance, "steps": steps, "scheduler": scheduler, "domain": superclass or None,
     }  # fmt: skip
     header = method_header(out, real.classes, method=method, defaults=defaults, provenance=provenance, name=name)
-    path = write_method_bank(out, header, finished(rows(), seed=seed, seed_mode=seed_mode))
+    rows = _rows(real, counts, edit, word, seed)
+    path = write_method_bank(out, header, rows, seed=seed, seed_mode=seed_mode)
     say(f"{sum(counts)} rows; make them: {run_advice(real, out, refs)}")
     return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """What a method does with real images. Attributes as `write_diff_bank`."""
+
+    method: str
+    strength: tuple[float, ...]
+    gamma: float
+    soft_scaler: float
+
+    @property
+    def has_source(self) -> bool:
+        """Whether images start from real ones."""
+        return self.method != "diff-gen"
+
+    def check(self) -> None:
+        """Raises BankError if a value is not allowed."""
+        check_choice("method", self.method, METHODS)
+        problems = []
+        if not self.strength or not all(0 < s <= 1 for s in self.strength):
+            problems.append(f"strength: got {list(self.strength)}, allowed: numbers above 0 up to 1")
+        if not 0 <= self.gamma <= 100:
+            problems.append(f"gamma: got {self.gamma!r}, allowed: a number from 0 to 100")
+        if not 0 < self.soft_scaler <= 1:
+            problems.append(f"soft_scaler: got {self.soft_scaler!r}, allowed: a number above 0 up to 1")
+        if problems:
+            raise BankError(problems)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the header records: the values that matter to the method."""
+        strength = {"strength": list(self.strength)} if self.has_source else {}
+        mix = {"gamma": self.gamma, "soft_scaler": self.soft_scaler} if self.method == "diff-mix" else {}
+        return strength | mix
+
+    def apply(self, plain: Row, real: Real, rng: np.random.Generator) -> Row:
+        """Draw a real image and a strength for a row; for diff-mix also its soft label."""
+        assert plain.label is not None
+        source = plain.label if self.method == "diff-aug" else int(rng.integers(len(real.classes)))
+        image = real.images[source][int(rng.integers(len(real.images[source])))]
+        s = float(self.strength[int(rng.integers(len(self.strength)))])
+        row = replace(plain, ref=image.as_ref(("init",)), strength=s)
+        if self.method != "diff-mix":
+            return row
+        return replace(row, labels=soft_labels(source, plain.label, s, gamma=self.gamma, scaler=self.soft_scaler))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassWord:
+    """How prompts name a class, and what the engine must have for it. Attributes as `write_diff_bank`."""
+
+    token: str
+    superclass: str
+    lora: str | None
+
+    def check(self, classes: Sequence[str]) -> None:
+        """Raise FastgenError where two classes would have the same word, or a class none."""
+        check_token(self.token, classes)
+
+    def prompt(self, class_: str, label: int) -> str:
+        """The prompt of a class."""
+        return class_prompt(self.token, class_, label, self.superclass)
+
+    def adapters(self, class_: str, label: int) -> tuple[Adapter, ...]:
+        """The LoRA of the UNet (the text encoder has only learned words), and the class's word."""
+        return (*lora_adapters(self.lora, ("unet",)), *token_adapters(self.token, class_, label))
+
+
+def _rows(real: Real, counts: Sequence[int], edit: Edit, word: ClassWord, seed: int) -> Iterator[Row]:
+    """Yield counts[i] rows of class i, without id and seed; every class has a stream of its own."""
+    for label, class_ in enumerate(real.classes):
+        rng = stream(seed, f"{edit.method}/{class_}")
+        prompt, adapters = word.prompt(class_, label), word.adapters(class_, label)
+        plain = Row(class_=class_, label=label, prompt=prompt, adapters=adapters)
+        for _ in range(counts[label]):
+            yield edit.apply(plain, real, rng) if edit.has_source else plain
 
 
 def class_prompt(token: str, class_: str, label: int, superclass: str) -> str:
     """`a photo of a <fox_sparrow> bird`."""
     return f"a photo of a {filled(token, class_, label)} {superclass}".strip()
-
-
-def class_adapters(lora: str | None, token: str, class_: str, label: int) -> tuple[Adapter, ...]:
-    """The LoRA of the UNet (the text encoder has only learned words), and the class's word."""
-    return (*lora_adapters(lora, ("unet",)), *token_adapters(token, class_, label))
 
 
 def soft_labels(
@@ -157,15 +207,3 @@ def soft_labels(
     weights[source] += scaler * (1 - share)
     weights[target] += scaler * share
     return tuple(sorted(weights.items()))
-
-
-def _check(strength: Sequence[float], gamma: float, soft_scaler: float) -> None:
-    problems = []
-    if not strength or not all(0 < s <= 1 for s in strength):
-        problems.append(f"strength: got {list(strength)}, allowed: numbers above 0 up to 1")
-    if not 0 <= gamma <= 100:
-        problems.append(f"gamma: got {gamma!r}, allowed: a number from 0 to 100")
-    if not 0 < soft_scaler <= 1:
-        problems.append(f"soft_scaler: got {soft_scaler!r}, allowed: a number above 0 up to 1")
-    if problems:
-        raise BankError(problems)

@@ -49,14 +49,20 @@ def method_header(
         raise BankError([f"{out}: {problem}" for problem in error.problems]) from None
 
 
-def write_method_bank(out: str | Path, header: Header, rows: Iterable[Row]) -> Path:
-    """Write a bank whose rows `finished` has given their ids and seeds.
+def write_method_bank(out: str | Path, header: Header, rows: Iterable[Row], *, seed: int, seed_mode: str) -> Path:
+    """Write a bank.
+
+    Args:
+        out: path of the bank.
+        header: checked.
+        rows: as for `finished`, which gives them their ids and seeds.
+        seed, seed_mode: as for `finished`.
 
     Raises:
-        BankError: the reader would refuse it, or it has no rows.
+        BankError: the reader would refuse it, it has no rows, or there is no such mode.
         OutputError: the path cannot be written.
     """
-    return write_bank(out, header, rows)
+    return write_bank(out, header, finished(rows, seed=seed, seed_mode=seed_mode))
 
 
 def finished(rows: Iterable[Row], *, seed: int, seed_mode: str) -> Iterator[Row]:

@@ -144,18 +144,11 @@ def run(
     arguments = _arguments(
         bank, refs, shots, policy, seed, steps, guidance, scheduler, limit, clip, profile, guidance_interval
     )
-    for name, value in (("--shard-size", shard_size), ("--batch", batch)):
-        if value is not None and value < 1:
-            raise FastgenError(f"got {name} {value}; allowed: 1 or more")
+    _check_counts(("--shard-size", shard_size), ("--batch", batch))
     job = job_share(rank, world)
     facts = engine_facts(engine)
-    if facts.folder is not None:
-        check_provider(provider, facts.spec.backend)
-    elif provider != "auto":
-        raise FastgenError(f"got provider {provider!r} with a loaded engine: give it to load_engine")
-    layout = Layout(Path(out) if out is not None else Path("out") / arguments.bank.stem)
-    if layout.out.exists() and not layout.out.is_dir():
-        raise OutputError(f"{layout.out}: is a file; give a folder with --out")
+    _check_provider(provider, facts)
+    layout = _layout(out, arguments)
     tell = (lambda line: None) if quiet else say
     if job.world > 1 or job.source != "one process":
         tell(str(job))
@@ -163,22 +156,34 @@ def run(
         signature = signature_of(arguments, bank_of(arguments), facts, world=job.world, shard_size=shard_size)
         is_planned = _ensure_plan(arguments, facts, layout, signature=signature, stop=stop, tell=tell)
         order = Order(arguments=arguments, facts=facts, layout=layout, signature=signature)
+        loaded = None if engine is None or isinstance(engine, str | Path) else engine
         with rank_lock(layout, job.rank, say=tell), nullcontext() if is_planned else BankCheck(order) as check:
             work = Work(
-                arguments=arguments,
-                facts=facts,
-                layout=layout,
-                identity=identity_of(signature),
-                signature=signature,
-                job=job,
-                check=check,
-                batch=batch,
-                provider=provider,
-                stop=stop,
-                engine=None if engine is None or isinstance(engine, str | Path) else engine,
-                quiet=quiet,
-            )
+                arguments=arguments, facts=facts, layout=layout, identity=identity_of(signature), signature=signature,
+                job=job, check=check, batch=batch, provider=provider, stop=stop, engine=loaded, quiet=quiet,
+            )  # fmt: skip
             return work.finish()
+
+
+def _check_counts(*counts: tuple[str, int | None]) -> None:
+    for name, value in counts:
+        if value is not None and value < 1:
+            raise FastgenError(f"got {name} {value}; allowed: 1 or more")
+
+
+def _check_provider(provider: str, facts: EngineFacts) -> None:
+    if facts.folder is not None:
+        check_provider(provider, facts.spec.backend)
+    elif provider != "auto":
+        raise FastgenError(f"got provider {provider!r} with a loaded engine: give it to load_engine")
+
+
+def _layout(out: str | Path | None, arguments: Arguments) -> Layout:
+    """The output folder, which may not be a file."""
+    layout = Layout(Path(out) if out is not None else Path("out") / arguments.bank.stem)
+    if layout.out.exists() and not layout.out.is_dir():
+        raise OutputError(f"{layout.out}: is a file; give a folder with --out")
+    return layout
 
 
 def _ensure_plan(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgen.errors import FastgenError, ModelError
+from fastgen.train.clip_model import load_open_clip, load_transformers_clip
 from fastgen.train.recipe import Recipe
 from fastgen.train.recipes import DALDA, MINI_CLIP, MINI_RESNET
 from fastgen.weights_hash import weights_sha256
@@ -26,8 +27,8 @@ class Source:
     """What a backbone's name stands for.
 
     Attributes:
-        library: "timm" or "open_clip".
-        model: the library's name of the architecture; timm's with the tag of its weights.
+        library: "timm", "open_clip" or "transformers".
+        model: the library's name of the architecture; timm's with the tag of its weights; a hub id of transformers.
         pretrained: open_clip's name of the weights.
         folder: of embedded weights.
     """
@@ -39,7 +40,8 @@ class Source:
 
 
 NAMES = ("mini-resnet", "mini-clip", "resnet50", "resnet50-v1", "mae-vit-b16", "clip-vit-b16")
-ALLOWED = f"one of {', '.join(NAMES)}, timm/<model.tag>, open_clip/<model>:<pretrained>, or NAME=PATH"
+ALLOWED = f"one of {', '.join(NAMES)}, timm/<model.tag>, open_clip/<model>:<pretrained>, "\
+    "transformers/<owner>/<CLIP model>, or NAME=PATH"
 
 
 def _source(name: str) -> Source:
@@ -54,8 +56,8 @@ def _source(name: str) -> Source:
     if name in known:
         return known[name]
     library, _, model = name.partition("/")
-    if library == "timm" and model:
-        return Source("timm", model)
+    if library in ("timm", "transformers") and model:
+        return Source(library, model)
     if library == "open_clip" and model:
         if model.startswith("hf-hub:"):  # the hub's own names say which weights
             return Source("open_clip", model, "")
@@ -81,7 +83,7 @@ class Backbone:
         encode_text: prompts -> un-normalised text embeddings float32 (C, D); None for a network without text.
         device: where `encode` runs.
         kind: "clip", "cnn" (with BatchNorm) or "vit" (without), which decides what a named recipe says.
-        model: the network itself, frozen; a timm model without classifier or an open_clip model.
+        model: the network itself, frozen; a timm model without classifier, or `ClipModel.model`.
         tokenize: prompts -> token ids int64 (C, T); None for a network without text.
     """
 
@@ -106,10 +108,11 @@ def load_backbone(backbone: str, *, device: str | None = None) -> Backbone:
     Args:
         backbone: `mini-resnet`, `mini-clip` (embedded), `resnet50` (torchvision's V2 weights), `resnet50-v1`,
             `mae-vit-b16`, `clip-vit-b16`, any other timm model as `timm/<model.tag>` or open_clip model as
-            `open_clip/<model>:<pretrained>` or `open_clip/hf-hub:<owner>/<model>`. `NAME=PATH` gives the weights'
-            place: for timm a folder (config.json, model.safetensors) or a file of weights, for open_clip a folder
-            (open_clip_config.json) or a file. Without a path the mini networks come from this package and the
-            others from their hub (or its cache on this machine).
+            `open_clip/<model>:<pretrained>` or `open_clip/hf-hub:<owner>/<model>`, or a CLIPModel of transformers as
+            `transformers/<owner>/<model>`. `NAME=PATH` gives the weights' place: for timm a folder (config.json,
+            model.safetensors) or a file of weights, for open_clip a folder (open_clip_config.json) or a file, for
+            transformers a folder. Without a path the mini networks come from this package and the others from their
+            hub (or its cache on this machine).
         device: torch device; None takes CUDA where there is one.
 
     Returns:
@@ -208,20 +211,12 @@ def average_pool(model: Any) -> None:
 
 
 def _load_clip(name: str, source: Source, weights: Path | None, device: str) -> Backbone:
-    import open_clip
-
-    model: Any
-    if weights is not None and weights.is_dir():
-        architecture, pretrained = f"local-dir:{weights.resolve()}", None
+    if source.library == "transformers":
+        loaded = load_transformers_clip(name, source.model, weights)
     else:
-        architecture, pretrained = source.model, str(weights) if weights else source.pretrained
-        if pretrained is None:
-            raise FastgenError(f"backbone {name}: open_clip needs the weights' name, as in open_clip/ViT-B-16:openai")
-    model = open_clip.create_model(architecture, pretrained=pretrained or None)
-    tokenizer = open_clip.get_tokenizer(architecture)
+        loaded = load_open_clip(name, source.model, source.pretrained, weights)
+    model, tokenize = loaded.model, loaded.tokenize
     model.eval().requires_grad_(False).to(device)
-    cfg = open_clip.get_model_preprocess_cfg(model)
-    size = cfg["size"]
 
     @torch.inference_mode()
     def encode(pixels: Tensor) -> Tensor:
@@ -229,14 +224,14 @@ def _load_clip(name: str, source: Source, weights: Path | None, device: str) -> 
 
     @torch.inference_mode()
     def encode_text(prompts: Sequence[str]) -> Tensor:
-        return model.encode_text(tokenizer(list(prompts)).to(device)).float().cpu()
+        return model.encode_text(tokenize(prompts).to(device)).float().cpu()
 
     return Backbone(
         name=name,
         dim=int(encode_text(["a photo"]).shape[1]),
-        size=int(size if isinstance(size, int) else size[0]),
-        mean=tuple(cfg["mean"]),
-        std=tuple(cfg["std"]),
+        size=loaded.size,
+        mean=loaded.mean,
+        std=loaded.std,
         sha256=weights_sha256(model),
         recipe=MINI_CLIP if name == "mini-clip" else DALDA["clip"],
         encode=encode,
@@ -244,5 +239,5 @@ def _load_clip(name: str, source: Source, weights: Path | None, device: str) -> 
         device=device,
         kind="clip",
         model=model,
-        tokenize=lambda prompts: tokenizer(list(prompts)),
+        tokenize=tokenize,
     )

@@ -9,7 +9,8 @@ from torch.nn import functional
 from fastgen.errors import ModelError
 from fastgen.train.recipe import Recipe
 
-TARGETS = r".*\.attn\.(q_proj|v_proj)"
+TARGETS = r".*\.(attn|self_attn)\.(q_proj|v_proj)"
+"""Of open_clip with split attention, and of transformers, whose projections are apart."""
 
 
 class SplitAttention(nn.Module):
@@ -54,10 +55,10 @@ class SplitAttention(nn.Module):
 
 
 def add_lora(model: nn.Module, recipe: Recipe) -> None:
-    """Freezes an open_clip model and adds LoRA to it, in place; the update is zero at first.
+    """Freezes a CLIP and adds LoRA to it, in place; the update is zero at first.
 
     Args:
-        model: an open_clip CLIP whose towers are transformers of open_clip's own kind.
+        model: `ClipModel.model`; towers of open_clip must be transformers of its own kind.
         recipe: rank, alpha and dropout.
 
     Raises:
@@ -71,7 +72,7 @@ def add_lora(model: nn.Module, recipe: Recipe) -> None:
         missing = next(name for name, found in towers.items() if not found)
         raise ModelError(
             f"LoRA goes into the attention of both towers of a CLIP, but the {missing} tower of this one has no block "
-            "of open_clip's own kind; choose a ViT from open_clip, such as clip-vit-b16, or --tune full"
+            "of open_clip's own kind or of transformers'; choose a ViT, such as clip-vit-b16, or --tune full"
         )
     config = LoraConfig(
         r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, lora_dropout=recipe.lora_dropout, target_modules=TARGETS
@@ -80,20 +81,22 @@ def add_lora(model: nn.Module, recipe: Recipe) -> None:
 
 
 def _replace(model: nn.Module) -> dict[str, int]:
-    """Splits every attention; returns how many the two towers have."""
+    """Splits every attention that is not apart already; returns how many the two towers have."""
     found = {"image": 0, "text": 0}
     for path, module in list(model.named_modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.MultiheadAttention) and name == "attn":
                 setattr(module, name, SplitAttention(child))
-                found["image" if path.startswith("visual") else "text"] += 1
+            elif name != "self_attn" or not isinstance(getattr(child, "q_proj", None), nn.Linear):
+                continue
+            found["image" if path.startswith("visual") else "text"] += 1
     return found
 
 
 def merge_lora(model: Any) -> None:
     """Adds the updates to the weights and puts torch's fused attention back, in place.
 
-    The model is an ordinary open_clip model again, with the state dict of one.
+    An open_clip model is an ordinary one again, with the state dict of one.
     """
     from peft.tuners.lora import LoraLayer
 

@@ -26,6 +26,7 @@ def train(
     *,
     out: str | Path,
     synthetic: str | Path | None = None,
+    keep: str | Path | None = None,
     test: str | Path | None = None,
     val: str | Path | int | None = None,
     backbone: str = "mini-resnet",
@@ -55,6 +56,7 @@ def train(
         real: folder of class folders, or one with such folders `train` and `test` in it.
         out: folder for metrics.json, the trials and, of linear probes, heads.safetensors.
         synthetic: an output folder of `fastgen run`; only its rows with status 0 are used.
+        keep: file of `fastgen filter` that says which of them; None takes all.
         test: folder of class folders; without one (and without `real/test`) half of each class is held out,
             another half for every seed, as in DALDA.
         val: images that the best step is chosen on: a folder, N images per class that are not trained on, or
@@ -93,8 +95,8 @@ def train(
     }  # fmt: skip
     changes = {name: value for name, value in named.items() if value is not None} | dict(settings or {})
     material, chosen = start(
-        real, out=out, synthetic=synthetic, test=test, val=val, backbone=backbone, recipe=recipe, shots=shots,
-        imbalance=imbalance, cache=cache, changes=changes,
+        real, out=out, synthetic=synthetic, keep=keep, test=test, val=val, backbone=backbone, recipe=recipe,
+        shots=shots, imbalance=imbalance, cache=cache, changes=changes,
     )  # fmt: skip
     problem = material.problem(chosen)
     store = TrialStore(Path(out) / "trials", material.identity)
@@ -110,6 +112,7 @@ def start(
     *,
     out: str | Path,
     synthetic: str | Path | None,
+    keep: str | Path | None,
     test: str | Path | None,
     val: str | Path | int | None,
     backbone: str,
@@ -120,10 +123,13 @@ def start(
     changes: Mapping[str, Any],
 ) -> tuple[Material, Recipe]:
     """Loads the backbone, decides the recipe and finds the images; the arguments are those of `train`."""
+    if keep is not None and synthetic is None:
+        raise FastgenError("keep chooses among synthetic images; give --synthetic")
     network = load_backbone(backbone, device=str(PartialState().device))
     chosen = choose_recipe(recipe, network.kind, default=network.recipe, settings=changes)
     material = find_material(
-        Path(real), network, synthetic=Path(synthetic) if synthetic else None, test=Path(test) if test else None,
+        Path(real), network, synthetic=Path(synthetic) if synthetic else None, keep=Path(keep) if keep else None,
+        test=Path(test) if test else None,
         val=None if val is None else str(val), shots=shots, imbalance=imbalance, mix=chosen.mix,
         cache=Path(cache) if cache else Path(out) / "features",
     )  # fmt: skip

@@ -13,6 +13,7 @@ from fastgen.errors import DataError, FastgenError, ReferenceImageError
 from fastgen.files import sha256_file, sha256_json
 from fastgen.shards.read import Output, open_output
 from fastgen.shards.schema import status_counts
+from fastgen.shards.selection import select
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Ends of file names, in lower case, that are taken for images in a class folder; as for references."""
@@ -219,16 +220,19 @@ def refuse_shared(images: FolderImages, others: FolderImages, what: str) -> None
             )
 
 
-def read_synthetic(out: Path, classes: Sequence[str]) -> tuple[OutputImages, dict[str, Any]]:
+def read_synthetic(
+    out: Path, classes: Sequence[str], *, keep: Path | None = None
+) -> tuple[OutputImages, dict[str, Any]]:
     """Finds the good rows of an output folder that have one of the given classes.
 
     Args:
         out: an output folder of `fastgen run`, finished or not.
         classes: names to look for; compared as `plain` does.
+        keep: a selection that says which images to use, see `fastgen.shards.selection`; None uses all.
 
     Returns:
-        the rows, at least one, and counts: `statuses` (rows per status name) and `other_class` (good rows of
-        another class, left out).
+        the rows, at least one, and counts: `statuses` (rows per status name), `other_class` (good rows of another
+        class, left out) and, with a selection, `filtered_out`.
 
     Raises:
         OutputError: if there are no shards, or one is damaged.
@@ -248,8 +252,14 @@ def read_synthetic(out: Path, classes: Sequence[str]) -> tuple[OutputImages, dic
             f"{out}: no good row has one of the classes {', '.join(classes[:5])}, ...; it has "
             f"{', '.join(output.classes[:5])}, .... Name the class folders like the bank's classes."
         )
+    counts = {"statuses": statuses, "other_class": len(output.good) - len(rows)}
+    if keep is not None:
+        found, rows = len(rows), select(output, rows, keep)
+        counts["filtered_out"] = found - len(rows)
+        if not len(rows):
+            raise DataError(f"{keep}: keeps none of the {found} images of {out}; lower its percentile")
     images = OutputImages(output, rows, tuple(names[rows]), tuple(output.column("ref_id")[rows]))
-    return images, {"statuses": statuses, "other_class": len(output.good) - len(rows)}
+    return images, counts
 
 
 def link(ref_ids: Sequence[str], paths: Sequence[str]) -> np.ndarray:

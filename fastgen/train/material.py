@@ -144,6 +144,7 @@ def find_material(
     backbone: Backbone,
     *,
     synthetic: Path | None,
+    keep: Path | None,
     test: Path | None,
     val: str | None,
     shots: int | None,
@@ -157,6 +158,7 @@ def find_material(
         real: class folders, or a folder with `train` and `test`.
         backbone: where the networks start.
         synthetic: output folder of `fastgen run`, or None.
+        keep: selection of its images, or None.
         test: class folders, or None.
         val: a folder of class folders, "N" for N images per class of those that are not trained on, "test:N" for N
             test images per class, or None.
@@ -183,7 +185,7 @@ def find_material(
             refuse_shared(validation, test_images, "a test image")
     return Material(
         backbone=backbone, real=images, test=test_images,
-        children=read_children(synthetic, images, mix) if synthetic else None,
+        children=read_children(synthetic, images, mix, keep=keep) if synthetic else None,
         validation=validation, validation_per_class=per_class, validation_from_test=from_test,
         shots=counts, cache=cache,
     )  # fmt: skip

@@ -59,7 +59,7 @@ class ClipClassifier(nn.Module):
     """A CLIP whose two towers both learn: logit scale times cosine of image and class prompt.
 
     Args:
-        clip: an open_clip model.
+        clip: `ClipModel.model`.
         tokens: of the class prompts, int64 (C, T).
     """
 

@@ -36,6 +36,7 @@ def sweep(
     out: str | Path,
     val: str | Path | int,
     synthetic: str | Path | None = None,
+    keep: str | Path | None = None,
     test: str | Path | None = None,
     backbone: str = "mini-resnet",
     recipe: str = "bob",
@@ -62,6 +63,7 @@ def sweep(
         out: as `train`; sweep.json comes beside metrics.json.
         val: as `train`; the sweep chooses on it.
         synthetic: as `train`.
+        keep: as `train`.
         test: as `train`.
         backbone: as `train`.
         recipe: as `train`; its grid is the paper's.
@@ -86,32 +88,95 @@ def sweep(
     check_numbers(seeds=seeds, shots=shots, groups=groups, sweep_epochs=sweep_epochs)
     job = job_share(rank, world)
     material, chosen = start(
-        real, out=out, synthetic=synthetic, test=test, val=val, backbone=backbone, recipe=recipe, shots=shots,
-        imbalance=imbalance, cache=cache, changes=settings or {},
+        real, out=out, synthetic=synthetic, keep=keep, test=test, val=val, backbone=backbone, recipe=recipe,
+        shots=shots, imbalance=imbalance, cache=cache, changes=settings or {},
     )  # fmt: skip
-    chosen = replace(chosen, select="best_on_val")
     searched = _grid(recipe, material, grid or {}, fixed=settings or {})
-    arms = arms_of(material, synthetic_only)
-    store = TrialStore(Path(out) / "trials", material.identity)
-    points = {arm: _points(chosen, searched, arm, sweep_epochs) for arm in arms}
-    choosing = [Work(recipe=point, arm=arm, seed=0) for arm in arms for point in points[arm]]
-    if not _finish(choosing, material, store, job):
+    search = Search(
+        recipe=replace(chosen, select="best_on_val"), grid=searched, epochs=sweep_epochs,
+        arms=arms_of(material, synthetic_only), store=TrialStore(Path(out) / "trials", material.identity),
+    )  # fmt: skip
+    if not _finish(search.choosing(), material, search.store, job):
         return None
-    scores = {arm: [_score(store, Work(recipe=p, arm=arm, seed=0)) for p in points[arm]] for arm in arms}
-    winners = {arm: _winner(chosen, points[arm], scores[arm], searched) for arm in arms}
-    final = [Work(recipe=winners[arm], arm=arm, seed=seed) for arm in arms for seed in range(seeds)]
-    if not _finish(final, material, store, job):
+    winners = search.winners()
+    final = [Work(recipe=winners[arm], arm=arm, seed=seed) for arm in search.arms for seed in range(seeds)]
+    if not _finish(final, material, search.store, job):
         return None
-    trials: dict[str, list[Trial]] = {arm: [] for arm in arms}
+    trials: dict[str, list[Trial]] = {arm: [] for arm in search.arms}
     for work in final:
-        trials[work.arm].append(read_trial(store.path(work.recipe, work.seed, arm=work.arm)))
-    report = _report(searched, points, scores, winners, sweep_epochs)
+        trials[work.arm].append(search.trial(work))
+    report = search.report(winners)
     atomic_write_text(Path(out) / "sweep.json", json.dumps({"fastgen_sweep": SWEEP_VERSION, **report}, indent=1) + "\n")
     about = {"shots": shots, "seeds": seeds, "recipe": recipe, "val": str(val), "imbalance": imbalance}
     return write_results(
-        Path(out), material, material.problem(winners[arms[-1]]), trials,
+        Path(out), material, material.problem(winners[search.arms[-1]]), trials,
         groups=groups, settings={**about, "groups": groups}, sweep=report["winners"],
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """The trials that choose, and what they say.
+
+    Attributes:
+        recipe: with the full length.
+        grid: field -> values that are searched.
+        epochs: length of the trials that choose; they have seed 0.
+        arms: that are trained; each has a winner of its own.
+        store: of the trials.
+    """
+
+    recipe: Recipe
+    grid: Mapping[str, Sequence[float]]
+    epochs: int
+    arms: Sequence[str]
+    store: TrialStore
+
+    def points(self, arm: str) -> list[Recipe]:
+        """The short recipes of an arm; only the arm with both has a weight of real images to search."""
+        searched = {name: values for name, values in self.grid.items() if name != "real_weight" or arm == BOTH}
+        return [with_settings(self.recipe, {**point, "epochs": self.epochs}) for point in grid_points(searched)]
+
+    def choosing(self) -> list[Work]:
+        """The trials of all arms."""
+        return [Work(recipe=point, arm=arm, seed=0) for arm in self.arms for point in self.points(arm)]
+
+    def trial(self, work: Work) -> Trial:
+        """A finished trial."""
+        return read_trial(self.store.path(work.recipe, work.seed, arm=work.arm))
+
+    def scores(self, arm: str) -> list[float]:
+        """Macro accuracy of every point on the validation images, at its best step."""
+        trials = [self.trial(Work(recipe=point, arm=arm, seed=0)) for point in self.points(arm)]
+        return [trial.validation.macro if trial.validation else 0.0 for trial in trials]
+
+    def winners(self) -> dict[str, Recipe]:
+        """The best point of every arm, the first of equals, with the full length."""
+        found = {}
+        for arm in self.arms:
+            points, scores = self.points(arm), self.scores(arm)
+            best = asdict(points[max(range(len(points)), key=scores.__getitem__)])
+            found[arm] = with_settings(self.recipe, {name: best[name] for name in self.grid})
+        return found
+
+    def report(self, winners: Mapping[str, Recipe]) -> dict[str, Any]:
+        """The content of sweep.json."""
+
+        def values(recipe: Recipe) -> dict[str, Any]:
+            return {name: getattr(recipe, name) for name in self.grid}
+
+        return {
+            "grid": {name: list(of_name) for name, of_name in self.grid.items()},
+            "epochs": self.epochs,
+            "arms": {
+                arm: [
+                    {**values(point), "validation_macro": score}
+                    for point, score in zip(self.points(arm), self.scores(arm), strict=True)
+                ]
+                for arm in self.arms
+            },
+            "winners": {arm: values(recipe) for arm, recipe in winners.items()},
+        }
 
 
 def _grid(
@@ -127,12 +192,6 @@ def _grid(
     if material.children is None:
         found.pop("real_weight", None)
     return found
-
-
-def _points(recipe: Recipe, grid: Mapping[str, Sequence[float]], arm: str, epochs: int) -> list[Recipe]:
-    """The short recipes of an arm; only the arm with both has a weight of real images to search."""
-    searched = {name: values for name, values in grid.items() if name != "real_weight" or arm == BOTH}
-    return [with_settings(recipe, {**point, "epochs": epochs}) for point in grid_points(searched)]
 
 
 def _finish(works: Sequence[Work], material: Material, store: TrialStore, job: Job) -> bool:
@@ -152,34 +211,3 @@ def _finish(works: Sequence[Work], material: Material, store: TrialStore, job: J
         print(f"{len(missing)} of {len(works)} trials are other processes'; run the same command again when they are "
               "finished", file=sys.stderr)  # fmt: skip
     return not missing
-
-
-def _score(store: TrialStore, work: Work) -> float:
-    """Macro accuracy on the validation images at the best step."""
-    trial = read_trial(store.path(work.recipe, work.seed, arm=work.arm))
-    return trial.validation.macro if trial.validation else 0.0
-
-
-def _winner(full: Recipe, points: Sequence[Recipe], scores: Sequence[float], grid: Mapping[str, Any]) -> Recipe:
-    """The best point, with the full length."""
-    best = asdict(points[max(range(len(points)), key=lambda place: scores[place])])
-    return with_settings(full, {name: best[name] for name in grid})
-
-
-def _report(
-    grid: Mapping[str, Sequence[float]],
-    points: Mapping[str, Sequence[Recipe]],
-    scores: Mapping[str, Sequence[float]],
-    winners: Mapping[str, Recipe],
-    epochs: int,
-) -> dict[str, Any]:
-    values = {arm: [{name: getattr(p, name) for name in grid} for p in of_arm] for arm, of_arm in points.items()}
-    return {
-        "grid": {name: list(of_name) for name, of_name in grid.items()},
-        "epochs": epochs,
-        "arms": {
-            arm: [{**point, "validation_macro": score} for point, score in zip(values[arm], scores[arm], strict=True)]
-            for arm in points
-        },
-        "winners": {arm: {name: getattr(recipe, name) for name in grid} for arm, recipe in winners.items()},
-    }

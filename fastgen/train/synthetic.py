@@ -30,18 +30,19 @@ class Children:
     soft: dict[int, np.ndarray]
 
 
-def read_children(out: Path, real: FolderImages, mix: str) -> Children:
+def read_children(out: Path, real: FolderImages, mix: str, *, keep: Path | None = None) -> Children:
     """Reads the synthetic images of an output folder and finds their parents and their labels.
 
     Args:
         out: an output folder of `fastgen run`.
         real: the real images.
         mix: as in a recipe; `parent` needs parents.
+        keep: a selection of the images, or None for all.
 
     Raises:
         DataError: if no synthetic image can be used, or one has a soft label of a class that is not trained.
     """
-    images, counts = read_synthetic(out, real.classes)
+    images, counts = read_synthetic(out, real.classes, keep=keep)
     label_of = {plain(name): label for label, name in enumerate(real.classes)}
     parents = link(images.ref_ids, real.paths)
     linked = parents[parents >= 0]

@@ -108,6 +108,7 @@ def test_what_was_answered_before_a_failure_is_not_asked_again(real):
 
 
 def test_answers_that_leak_the_class_or_are_empty_or_long_are_asked_again(real):
+    """Mistakes 9 and 10."""
     def stubborn(body, number):
         colour, _, text = seen(body)
         if "few words." not in text and colour == "red":

@@ -164,7 +164,7 @@ def test_fused_lora_is_recorded_and_changes_the_output(tiny_model, torch_engine,
         say=lambda _: None,
     )
     engine = load_engine(path)
-    assert engine.spec.adapters == {"pets": 0.5}
+    assert engine.spec.adapters == {"pets": 0.5} and engine.spec.targets("pets") == ("unet",)
     assert "adapter_model.safetensors" in engine.spec.lora[0]["files"]
     assert engine.fingerprint != torch_engine.fingerprint
     inputs = inputs_of(engine, "unet", 1)

@@ -215,6 +215,7 @@ def test_the_config_in_a_diffusers_file_counts(parts, call, tmp_path):
     StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers, unet_lora_adapter_metadata=config)
     fused = copy.deepcopy(parts)
     fuse_loras([Lora(name="pets", path=tmp_path)], **fused)
+    assert Lora(name="pets", path=tmp_path).to_json()["targets"] == ["unet"]
     torch.testing.assert_close(call["unet"](fused["unet"]), call["unet"](model.base_model.model), rtol=0, atol=2e-5)
     assert fused["unet"].state_dict().keys() == parts["unet"].state_dict().keys()
 
@@ -248,6 +249,8 @@ def test_every_naming_finds_its_layer(parts, tmp_path, key):
     ((name, layer),) = found.layers.items()
     expected = f"{OLD}.to_out.0" if part == "unet" else "text_model.encoder.layers.1.self_attn.q_proj"
     assert name == expected and layer.down.shape == (2, width) and layer.up.shape == (width, 2)
+    target = {"unet": "unet", "text_encoder": "text"}[part]
+    assert Lora(name="a", path=path).to_json()["targets"] == [target], "known without the model"
 
 
 Q = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"

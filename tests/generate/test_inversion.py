@@ -40,6 +40,21 @@ def test_a_turn_goes_once_around(pair):
     assert torch.allclose(torch.stack(points).mean(0), torch.zeros(2, 2), atol=1e-5)
 
 
+def test_the_angle_is_exact_for_latents_that_lie_close_together_and_for_each_pair_its_own():
+    """Card of BOB, mistake 17: from a cosine in float32 this angle is wrong by tens of per cent."""
+    generator = torch.Generator().manual_seed(0)
+    for theta in (3e-4, 0.8):
+        first, other = (torch.randn(4, 64, 64, generator=generator, dtype=torch.float64) for _ in range(2))
+        other -= (other * first).sum() / (first * first).sum() * first
+        second = math.cos(theta) * first + math.sin(theta) * other * first.norm() / other.norm()
+        middle = on_circle(first.float(), second.float(), alpha=-0.5)
+        expected = (first + second) / (2 * math.cos(theta / 2))
+        torch.testing.assert_close(middle.double(), expected, rtol=1e-5, atol=1e-5)
+        quarter = on_circle(first.float(), second.float(), alpha=None, turn=0.25).double()
+        assert float((quarter * first).sum() / (first * first).sum()) == pytest.approx(0, abs=0.02)
+        assert float(quarter.norm() / first.norm()) == pytest.approx(1, rel=0.02)
+
+
 def test_one_picture_alone_is_its_own_inversion(pair):
     first, _ = pair
     assert (on_circle(first, first, alpha=None, turn=0.3) == first).all()

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from fastgen.generate.schedulers import executed_steps
 from fastgen.methods.datadream import write_datadream_bank
 from fastgen.methods.diff_ii import write_diff_ii_bank
 from fastgen.methods.diffusion_edit import soft_labels, write_diff_bank
-from fastgen.production.run import run
+from fastgen.production.run import plan, run
 from fastgen.records import Header, Row
 from tests.output_folder import images_of
 
@@ -242,6 +243,19 @@ def test_rows_that_name_adapters_are_refused_by_an_engine_without_them(tmp_path,
     assert "--lora dm=PATH@1" in str(caught.value) and "--embedding '<cat>=PATH'" in str(caught.value)
 
 
+def test_a_lora_of_the_unet_alone_is_refused_before_any_image_is_made(tmp_path, tiny_engine, monkeypatch):
+    """Mistake 6."""
+    lora = {"name": "dd", "scale": 1.0, "targets": ["unet"], "files": {}}
+    monkeypatch.setattr(tiny_engine, "spec", replace(tiny_engine.spec, lora=(lora,)))
+    path = write_datadream_bank(tmp_path / "b.jsonl", classes=["a", "b"], per_class=1, lora="dd", say=quiet)
+    message = 'got {"dd": "text"}, allowed: unet, all that the LoRA dd of this engine changes'
+    with pytest.raises(BankError, match=message):
+        run(path, engine=tiny_engine, out=tmp_path / "out", quiet=True)
+    with pytest.raises(BankError, match=message):
+        plan(path, engine=tiny_engine)
+    assert not (tmp_path / "out" / "shards").exists()
+
+
 def test_soft_labels_pass_through_the_rows():
     header = Header(name="x", classes=("a", "b"))
     row = Row.from_json({"class": "a", "prompt": "x", "labels": [[0, 0.4], [1, 0.5]]}, header)
@@ -258,5 +272,6 @@ def test_commands(tmp_path, refs, method):
     assert result.exit_code == 0, result.output
     header, rows = read(tmp_path / "b.jsonl")
     assert len(rows) == 6 and header["provenance"]["kind"] == method and "scheduler" not in header["defaults"]
+    assert header["provenance"]["seed_mode"] == "per_row", "mistake 23: recorded with every bank"
     if method == "diff-mix":
         assert header["provenance"]["strength"] == [0.3, 0.5, 0.7, 0.9]

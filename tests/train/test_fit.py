@@ -121,7 +121,10 @@ def test_official_batch_statistics_are_trained_online_and_its_evaluation_is_name
 
 
 def test_the_best_step_is_that_of_the_validation_images(folder, tmp_path):
-    """With the labels of the validation images turned round, the worst step on the test images wins."""
+    """With the labels of the validation images turned round, the worst step on the test images wins.
+
+    Card of BOB, mistake 21.
+    """
     for name, other in (("blue", "red"), ("red", "blue")):
         (tmp_path / "val" / name).mkdir(parents=True)
         for i in range(4):

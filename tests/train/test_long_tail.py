@@ -19,6 +19,7 @@ def test_counts_follow_the_formula_of_diff_mix():
 
 
 def test_imbalance_is_a_factor_and_not_its_reciprocal():
+    """Card of BOB, mistake 22."""
     found = exponential_counts(np.array([1000] * 12), 50)
     assert found[0] / found[10] == pytest.approx(50, rel=0.06)  # rank C - 2 has f exactly, up to int
     assert found[11] == int(1000 * 0.02 ** (11 / 10))

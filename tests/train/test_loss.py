@@ -23,6 +23,7 @@ def batch():
 
 @pytest.mark.parametrize("w", [0.8, 0.5])
 def test_real_weight_weights_the_mean_over_real_images(batch, w):
+    """Card of BOB, mistake 12: w is the weight of the real images, not its complement."""
     logits, labels = batch
     is_real = np.arange(8) < 3
     real = functional.cross_entropy(logits[:3], labels[:3])
@@ -31,6 +32,7 @@ def test_real_weight_weights_the_mean_over_real_images(batch, w):
 
 
 def test_a_batch_without_one_part_has_a_finite_loss(batch):
+    """Card of BOB, mistake 11."""
     logits, labels = batch
     mean = functional.cross_entropy(logits, labels)
     torch.testing.assert_close(loss_of(np.ones(8, bool), 0.8, logits, labels), 0.8 * mean)
@@ -65,6 +67,7 @@ def parts(n_real, n_synthetic):
 
 @pytest.mark.parametrize("kind", ["cutmix", "mixup"])
 def test_real_and_synthetic_images_are_never_mixed(kind):
+    """Card of BOB, mistake 14."""
     recipe = Recipe(mix_p=1.0, **{"cutmix": 0.0, "mixup": 0.0, kind: 1.0})
     x, labels, is_real = parts(5, 5)
     changed = 0

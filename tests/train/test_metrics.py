@@ -38,6 +38,7 @@ def test_accuracy_of_nothing_is_an_error():
 
 
 def test_spread_is_the_t_interval():
+    """Card of BOB, mistake 25: a single run says little, so that every number comes with its spread over seeds."""
     found = spread([0.6, 0.7, 0.8])
     assert found["mean"] == pytest.approx(0.7)
     assert found["std"] == pytest.approx(0.1)

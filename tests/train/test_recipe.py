@@ -21,6 +21,7 @@ def test_bob_trains_each_kind_as_its_paper_says():
 
 
 def test_mae_scales_its_base_rate_by_the_batch():
+    """Card of BOB, mistake 24."""
     vit = named_recipe("mae", "vit")
     assert vit.peak_lr == pytest.approx(5e-4 * 64 / 256)
     assert with_settings(vit, {"batch": 256}).peak_lr == pytest.approx(5e-4)

@@ -128,6 +128,7 @@ def pool_draws(arm, *, real_repeat="floor", n_synthetic=25, **changes):
 
 
 def test_a_pool_holds_floor_copies_of_every_real_image_and_every_synthetic_one_once():
+    """Card of BOB, mistake 13."""
     draws = pool_draws(BOTH)
     assert (draws.epoch, len(draws.batches), draws.both) == (7, 21, True)
     first = draws.rows[: 4 * 6 + 25]

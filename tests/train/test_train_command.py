@@ -69,6 +69,7 @@ def test_metrics_json_has_both_arms_and_their_paired_difference(data, colours):
     assert metrics["data"]["synthetic"]["statuses"] == {"good": 11, "non_finite": 1}
     assert metrics["data"]["synthetic"]["with_parent"] == 11
     assert metrics["settings"]["steps"] == 60
+    assert metrics["select"] == "last", "card of BOB, mistake 21: without validation images nothing is chosen"
 
 
 def test_training_is_repeatable_and_uses_the_cache(data, colours):
@@ -133,3 +134,12 @@ def test_bad_options_are_named(data, colours, option, message):
     with pytest.raises(FastgenError, match=message):
         train(data / "real", out=data / "m", **option)
     assert not (data / "m" / "metrics.json").exists()
+
+
+def test_keep_trains_on_the_chosen_images_only(data, colours):
+    lines = "".join(f'{{"id": "row-{i}", "keep": {"true" if i < 6 else "false"}}}\n' for i in range(11))
+    (data / "keep.jsonl").write_text('{"fastgen_filter": 1}\n' + lines)
+    found = train(data / "real", synthetic=data / "out", keep=data / "keep.jsonl", out=data / "m", seeds=1, views=0)
+    assert found["data"]["synthetic"]["filtered_out"] == 5 and found["data"]["synthetic"]["images"] == 6
+    with pytest.raises(FastgenError, match="keep chooses among synthetic images; give --synthetic"):
+        train(data / "real", keep=data / "keep.jsonl", out=data / "m", seeds=1)
