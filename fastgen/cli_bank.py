@@ -127,6 +127,7 @@ _real_options = _with(
 @click.option("--article", default="literal", show_default=True, help='literal: "a aircraft", as trained; or fix.')
 @click.option("--template", help="Sentence with {descriptor}, {class} and attributes; default: BOB's.")
 @click.option("--lora", help="LoRA of the whole data set that every row names: NAME[@SCALE].")
+@click.option("--words/--no-words", default=False, help="Say <class_name>, as finetune lora --words learns it.")
 @click.option("--classes", type=ExistingFile, help="Text file with one class name per line; default: the captions'.")
 @click.option("--training-captions", type=AnyPath, help="Also write the texts to train the LoRA with (JSONL).")
 @click.option("--tokenizer", type=ExistingFolder, help="Engine or model whose tokens are counted; default: CLIP's.")

@@ -17,10 +17,11 @@ from fastgen.bank.captions import Caption, attributes_sha256, read_captions
 from fastgen.bank.class_names import ClassNames
 from fastgen.bank.tokens import token_limit
 from fastgen.bank.write import write_bank
+from fastgen.class_words import word_of, words_of
 from fastgen.context import context_of_rows
 from fastgen.errors import BankError
 from fastgen.files import write_jsonl
-from fastgen.methods.adapters import lora_adapters
+from fastgen.methods.adapters import lora_adapters, token_adapters
 from fastgen.methods.counts import images_per_class
 from fastgen.methods.writing import check_choice, finished, method_header
 from fastgen.records import Row
@@ -89,6 +90,7 @@ def write_bob_bank(
     article: str = "literal",
     template: str = BOB_TEMPLATE,
     lora: str | None = None,
+    words: bool = False,
     guidance: float | None = 2.0,
     steps: int | None = 50,
     scheduler: str | None = "pndm",
@@ -115,6 +117,8 @@ def write_bob_bank(
         article: "literal" or "fix", see `caption_text`; it must be that of the training captions.
         template: sentence with {descriptor}, {class} and names of attributes in braces.
         lora: NAME[@SCALE] of the data set's LoRA; every row names it for UNet and text encoder.
+        words: whether prompts say the class by the word that `fastgen finetune lora --words` learns for it,
+            `<maine_coon>`, which the engine must have; for a text encoder that has never seen the names.
         guidance, steps, scheduler: header's defaults; None leaves them to the engine.
         seed: of donors and noise.
         seed_mode: see `finished`.
@@ -133,17 +137,19 @@ def write_bob_bank(
     """
     drawing = Drawing(marginalize=marginalize, none=none, pairing=pairing, donor_weight=donor_weight)
     drawing.check()
-    wording = Wording(template=template, descriptor=descriptor, article=article)
+    wording = Wording(template=template, descriptor=descriptor, article=article, words=words)
     wording.check()
     _check_lora(lora)
     names = attribute_names(template)
     found = read_captions(captions, attributes=names) if isinstance(captions, str | Path) else list(captions)
     classes = tuple(classes) if classes is not None else tuple(sorted({one.class_ for one in found}))
     donors = _by_class(found, classes, drawing)
+    if words:
+        words_of(classes)  # refuses classes that would share one
     per_class = 100 if per_class is None and budget is None else per_class
     real = [len(donors[class_]) for class_ in classes]
     counts = images_per_class(real, per_class=per_class, budget=budget, copies=copies)
-    made = Maker(classes, donors, drawing, wording, tuple(lora_adapters(lora, ("unet", "text"))), seed)
+    made = Maker(classes, donors, drawing, wording, lora, seed)
     rows = list(finished(made.rows(counts), seed=seed, seed_mode=seed_mode))
     _check_length(rows, tokenizer)
     about = {
@@ -172,6 +178,7 @@ class Wording:
     template: str
     descriptor: str
     article: str
+    words: bool
 
     def check(self) -> None:
         """Raises BankError if the article is none of the two."""
@@ -180,12 +187,14 @@ class Wording:
     def text(self, class_: str, attributes: dict[str, str] | None) -> str:
         """The prompt or caption; without attributes DataDream's."""
         chosen = PLAIN_TEMPLATE if attributes is None else self.template
-        return caption_text(chosen, class_, attributes, descriptor=self.descriptor, article=self.article)
+        shown = word_of(class_) if self.words else class_
+        return caption_text(chosen, shown, attributes, descriptor=self.descriptor, article=self.article)
 
     def to_json(self, drawing: Drawing) -> dict[str, Any]:
         """What the header records."""
         template = self.template if drawing.has_context else PLAIN_TEMPLATE
-        return {"template": template, "descriptor": self.descriptor, "article": self.article}
+        words = {"words": True} if self.words else {}
+        return {"template": template, "descriptor": self.descriptor, "article": self.article, **words}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +206,7 @@ class Maker:
         donors: captions of every class.
         drawing: how contexts are drawn.
         wording: how prompts say it.
-        adapters: of every row.
+        lora: of every row, or None.
         seed: of the bank; every class has a stream of its own, which its name decides.
     """
 
@@ -205,17 +214,18 @@ class Maker:
     donors: dict[str, list[Caption]]
     drawing: Drawing
     wording: Wording
-    adapters: tuple[Adapter, ...]
+    lora: str | None
     seed: int
 
     def rows(self, counts: Sequence[int]) -> Iterator[Row]:
         """Yield counts[i] rows of class i, without id and seed."""
         label_of = {class_: label for label, class_ in enumerate(self.classes)}
         for label, class_ in enumerate(self.classes):
+            adapters = self._adapters(class_, label)
             if not self.drawing.has_context:
                 prompt = self.wording.text(class_, None)
                 for _ in range(counts[label]):
-                    yield Row(class_=class_, label=label, prompt=prompt, adapters=self.adapters)
+                    yield Row(class_=class_, label=label, prompt=prompt, adapters=adapters)
                 continue
             for donor, values, more in self._drawn(class_, counts[label]):
                 context = {name: values[name] for name in ("background", "pose") if name in values}
@@ -223,10 +233,14 @@ class Maker:
                     class_=class_,
                     label=label,
                     prompt=self.wording.text(class_, values),
-                    adapters=self.adapters,
+                    adapters=adapters,
                     attrs=Attrs(**context, donor_id=donor.file, donor_label=label_of[donor.class_]),
                     tags=more | {name: value for name, value in values.items() if name not in context},
                 )
+
+    def _adapters(self, class_: str, label: int) -> tuple[Adapter, ...]:
+        word = token_adapters("{word}", class_, label) if self.wording.words else []
+        return (*lora_adapters(self.lora, ("unet", "text")), *word)
 
     def _drawn(self, class_: str, count: int) -> Iterator[tuple[Caption, dict[str, str], dict[str, Any]]]:
         """Yield `count` times a donor, the values for the prompt, and what else is worth keeping."""

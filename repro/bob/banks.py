@@ -44,8 +44,8 @@ def write_arm_bank(arm: Arm, data: Path, path: Path, *, per_class: int, steps: i
             {"budget": per_class, "copies": COPIES} if arm.split == "long-tail" else {"per_class": per_class}
         )
         return write_bob_bank(
-            captions, path, classes=NOVEL_PETS, descriptor=DESCRIPTOR, lora=LORA, **counts, **dict(arm.options),
-            **denoise, **same,
+            captions, path, classes=NOVEL_PETS, descriptor=DESCRIPTOR, lora=LORA, words=True, **counts,
+            **dict(arm.options), **denoise, **same,
         )  # fmt: skip
     if arm.method == "real-guidance":
         defaults = {"guidance_scale": GUIDANCE, "steps": steps, "scheduler": scheduler}

@@ -12,7 +12,7 @@ from fastgen.bank.captions import Caption
 from fastgen.bank.read import check_bank
 from fastgen.cli import main
 from fastgen.context import context_of_rows
-from fastgen.errors import BankError
+from fastgen.errors import BankError, FastgenError
 from fastgen.methods.bob import write_bob_bank
 
 CLASSES = ("akita", "boxer", "collie", "dingo")
@@ -154,6 +154,18 @@ def test_rows_name_the_lora_for_unet_and_text_encoder(tmp_path):
     for name in ("x@", "@1", "x@far", "x@99"):
         with pytest.raises(BankError, match="NAME@SCALE"):
             bob(tmp_path, lora=name)
+
+
+def test_learnt_words_stand_for_the_names_and_are_asked_of_the_engine(tmp_path):
+    header, rows = bob(tmp_path, words=True, lora="pets", per_class=2)
+    _, plain = bob(tmp_path, lora="pets", per_class=2)
+    assert header["provenance"]["words"] is True
+    for row, other in zip(rows, plain, strict=True):
+        word = f"<{row['class']}>"
+        assert row["prompt"] == other["prompt"].replace(row["class"], word)
+        assert row["adapters"] == [*other["adapters"], {"name": word, "target": "ti", "scale": 1.0}]
+    with pytest.raises(FastgenError, match="rename it"):
+        bob(tmp_path, words=True, classes=[*CLASSES, "akita!"])
 
 
 def test_noise_is_each_rows_own_unless_asked_otherwise(tmp_path):
