@@ -40,7 +40,7 @@ def test_hash_follows_weights_and_preprocessing(tmp_path):
 
 def test_the_embedded_clip_is_the_default_and_named_when_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MINI", tmp_path)
-    with pytest.raises(ModelError, match=r"CLIP-I: no weights at .*clip.*--clip"):
+    with pytest.raises(ModelError, match=r"CLIP: no weights at .*clip.*--clip"):
         clip_measure()
     make_tiny_clip(tmp_path / "clip")
     assert clip_measure().about["model"] == "mini"
