@@ -54,7 +54,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("out/bob"), help="LoRA, shards, results of every arm")
     parser.add_argument("--out", type=Path, help="report; default: docs/bob, with --quick WORK/report")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=20, help="of every class and arm (BOB: 100)")
+    parser.add_argument("--images", type=int, default=10, help="of every class and arm (BOB: 100)")
     parser.add_argument("--steps", type=int, default=8, help="denoising steps of every image")
     parser.add_argument("--training", type=float, default=1.0, help="length of the fine-tunings, as a factor")
     parser.add_argument("--quick", action="store_true")

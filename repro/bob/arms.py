@@ -7,14 +7,15 @@ seen.
 from dataclasses import dataclass
 from typing import Any
 
-SHOTS = 5
+SHOTS = 10
+"""Real pictures of a class, as in the paper's ablation."""
 LONG_TAIL = 20
 """Real pictures of the most frequent class of the long tail; the rarest has one."""
-COPIES = 2
-"""How often a real picture of the long tail is repeated; 6 and 5 in the paper, for a budget of 200."""
+BUDGET, COPIES = 40, 2
+"""Of the long tail: images of each class, among them so many copies of each real one; 200 and 5 or 6 in the paper."""
 GROUPS = (8, 3)
 """Many: more than 8 real pictures; few: fewer than 3."""
-STEPS = (75, 150, 300)
+STEPS = (50, 200)
 """Of the fine-tunings; the last one is that of all other arms."""
 
 
@@ -26,7 +27,7 @@ class Lora:
         name: of its folder.
         profile: of `fastgen finetune lora`.
         preserve: whether the captions name background and pose; None for a profile with a template of its own.
-        steps: of training, as a share of the full number.
+        steps: of training.
         split: real pictures: `confounded` or `long-tail`.
     """
 

@@ -9,14 +9,14 @@ from fastgen.methods.bob import write_bob_bank
 from fastgen.methods.diff_ii import write_diff_ii_bank
 from fastgen.methods.diffusion_edit import write_diff_bank
 from fastgen.petworld.attributes import NOVEL_PETS
-from repro.bob.arms import COPIES, SHOTS, Arm
+from repro.bob.arms import BUDGET, COPIES, SHOTS, Arm
 
 DESCRIPTOR = "pet"
 GUIDANCE = 2.0
 """BOB's and DataDream's, and here of all arms: they are denoised alike."""
 LORA = "fine"
 """Name of the LoRA in the engines."""
-INVERSION = 20
+INVERSION = 8
 """Steps of Diff-II's inversion; 200 in its code, for 25 of denoising."""
 SUFFIXES = 10
 """Settings of Diff-II; there GPT-4 sums up captions, here they are the backgrounds of the real pictures."""
@@ -29,7 +29,7 @@ def write_arm_bank(arm: Arm, data: Path, path: Path, *, per_class: int, steps: i
         arm: of `arms`.
         data: PetWorld folder with the real pictures.
         path: of the bank.
-        per_class: images of each class; in the long tail, real and generated ones of each class together.
+        per_class: images of each class; not of the long tail, which has a budget.
         steps, scheduler: of the denoising.
         seed: of everything that is drawn.
 
@@ -41,7 +41,7 @@ def write_arm_bank(arm: Arm, data: Path, path: Path, *, per_class: int, steps: i
     denoise: dict[str, Any] = {"guidance": GUIDANCE, "steps": steps, "scheduler": scheduler}
     if arm.method == "bob":
         counts: dict[str, Any] = (
-            {"budget": per_class, "copies": COPIES} if arm.split == "long-tail" else {"per_class": per_class}
+            {"budget": BUDGET, "copies": COPIES} if arm.split == "long-tail" else {"per_class": per_class}
         )
         return write_bob_bank(
             captions, path, classes=NOVEL_PETS, descriptor=DESCRIPTOR, lora=LORA, words=True, **counts,

@@ -22,7 +22,7 @@ def relations(results: Results) -> list[Relation]:
         ("A context that is asked for is shown more often with preservation (section 3.1)", _control),
         ("BOB is better than DataDream after any number of steps, and gains more by further ones (Table 6)", _length),
         ("BOB is better than real images alone and than every other method (Table 1)", _methods),
-        ("Five real images with BOB are better than ten real ones (Table 1)", _ten),
+        ("Real images with BOB are better than twice as many real ones alone (Table 1)", _ten),
         ("Images of BOB are nearer to the real ones of their class than DataDream's: FID per class (section 4)", _fid),
         ("In a long tail the rare classes gain most (Table 2)", _long_tail),
     )  # fmt: skip

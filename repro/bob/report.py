@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgen.files import atomic_write_text
-from repro.bob.arms import ABLATION, GROUPS, LONG_TAIL, METHODS, SHOTS
+from repro.bob.arms import ABLATION, BUDGET, GROUPS, LONG_TAIL, METHODS, SHOTS
 from repro.bob.figures import write_figures
 from repro.bob.relations import ATTRIBUTES, BEST, relations
 from repro.bob.results import Results
@@ -90,8 +90,8 @@ def _page(content: Mapping[str, Any], measured: Sequence[Relation], figures: Seq
         f"of each, {content['confounding']:.0%} of them in a background and pose of their class alone. "
         f"{content['per_class']} images of each class are generated after {content['fine_tuning_steps']} steps of "
         f"fine-tuning (rank 16, UNet and text encoder, {_said(content['fine_tuning'])}). A linear probe on the "
-        "embedded ResNet is tested on fresh pictures in any background and pose. Brackets are 95 % bootstrap intervals over "
-        "seeds (FID: seeds and classes).",
+        "embedded CLIP is tested on fresh pictures in any background and pose. Brackets are 95 % bootstrap intervals "
+        "over seeds (FID: seeds and classes).",
         "",
         verdict_line(measured),
         "",
@@ -113,7 +113,7 @@ def _page(content: Mapping[str, Any], measured: Sequence[Relation], figures: Seq
         "",
     ]
     if content["long_tail"]:
-        lines += _long_tail_lines(content["long_tail"], content["per_class"])
+        lines += _long_tail_lines(content["long_tail"])
     lines += ["## Relations", "", *relation_lines(measured), "## Figures", ""]
     lines += [line for path in figures for line in (f"![{path.stem}]({path.name})", "")]
     lines += [
@@ -140,13 +140,13 @@ def _ablation_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
-def _long_tail_lines(rows: Sequence[Mapping[str, Any]], budget: int) -> list[str]:
+def _long_tail_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     many, few = GROUPS
     lines = [
         "## Long tail",
         "",
         f"{LONG_TAIL} real pictures of the most frequent class, one of the rarest; real and generated ones are "
-        f"{budget} of each class together. Many: more than {many} real pictures, few: fewer than {few}.",
+        f"{BUDGET} of each class together. Many: more than {many} real pictures, few: fewer than {few}.",
         "",
         "| images | all | many | medium | few |",
         "|---|---|---|---|---|",
