@@ -136,9 +136,9 @@ def measure_cell(out: Path, *, rows: int, shards: int) -> dict[str, Any]:
 
 def table(results: list[dict[str, Any]]) -> str:
     """The table of docs/growth.md."""
-    names = "rows|shards|open, s|index, MiB|resume, s|memory, MiB|verify, s|merge, s|memory, MiB|view, MiB|labels, s"
-    names += "|memory, MiB|stream, s|load"
-    lines = ["| " + names.replace("|", " | ") + " |", "|---" * 14 + "|"]
+    names = "rows|shards|open, s|index, MiB|resume, s|resume, MiB|verify, s|verify, MiB|merge, s|merge, MiB|view, MiB|"
+    names += "labels, s|labels, MiB|stream, s|load"
+    lines = ["| " + names.replace("|", " | ") + " |", "|---" * 15 + "|"]
     for cell in results:
         merged = cell["merge"]
         values = [
@@ -149,6 +149,7 @@ def table(results: list[dict[str, Any]]) -> str:
             f"{cell['resume']['seconds']:.2f}",
             f"{cell['resume']['memory_mib']:.0f}",
             f"{cell['verify']['seconds']:.1f}",
+            f"{cell['verify']['memory_mib']:.0f}",
             f"{merged['write_seconds']:.2f}",
             f"{merged['write_memory_mib']:.0f}",
             f"{merged['file_bytes'] / 2**20:.2f}",
