@@ -96,6 +96,7 @@ def run_bench(name: str, *words: object) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its tar files open
 def test_loader_reads_the_same_images_from_all(tmp_path, monkeypatch):
     from bench import loader
 
