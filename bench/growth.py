@@ -9,13 +9,14 @@ and its memory is what it took beyond them. How long a run takes to its first ba
 
     open    open_output: the index over all rows and its size
     resume  what `fastgen run` does before it makes the next image: count the plan, read what is there, skip to the end
-    verify  fastgen verify, the whole check (only up to --whole rows)
+    verify  fastgen verify, the whole check
     merge   fastgen merge, and the first image and all labels of the merged file
     stream  ShardStream: from nothing to the first image, with a budget of 1 MiB
 """
 
 import argparse
 import json
+import os
 import resource
 import shlex
 import subprocess
@@ -40,6 +41,11 @@ from fastgen.shards.verify import identity_of, verify  # noqa: E402
 
 SIDE = 8
 CELLS = ("1000:1", "10000:10", "100000:100", "1000000:1000", "100000:1", "100000:10", "100000:1000")
+
+
+def peak() -> int:
+    """Most memory that this process ever had, bytes."""
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
 
 
 def measure_open(out: Path) -> dict[str, Any]:
@@ -70,15 +76,16 @@ def measure_verify(out: Path) -> dict[str, Any]:
 
 def measure_merge(out: Path) -> dict[str, Any]:
     """Writing the view, and reading it."""
-    start = time.perf_counter()
+    before, start = peak(), time.perf_counter()
     path = merge(out, to=out / "merged.h5")
-    written = time.perf_counter()
+    written, memory = time.perf_counter(), peak() - before
     with open_merged(path) as file:
         file["image"][len(file["image"]) // 2]
         image = time.perf_counter()
         assert (file["label"][()] >= 0).all()
     spent = {"write_seconds": written - start, "first_image_seconds": image - written}
     spent["labels_seconds"] = time.perf_counter() - image
+    spent |= {"write_memory_mib": memory / 2**20}
     return {**{name: round(value, 3) for name, value in spent.items()}, "file_bytes": path.stat().st_size}
 
 
@@ -100,17 +107,12 @@ MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 
 
-def _peak() -> int:
-    """Most memory that this process ever had, bytes."""
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
-
-
 def alone(kind: str, out: Path) -> dict[str, Any]:
     """Measure in this process."""
-    before, start = _peak(), time.perf_counter()
+    before, start = peak(), time.perf_counter()
     found = MEASURES[kind](out)
     seconds = time.perf_counter() - start
-    return {"seconds": round(seconds, 3), "memory_mib": round((_peak() - before) / 2**20, 1), **found}
+    return {"seconds": round(seconds, 3), "memory_mib": round((peak() - before) / 2**20, 1), **found}
 
 
 def run_apart(kind: str, out: Path) -> dict[str, Any]:
@@ -120,14 +122,13 @@ def run_apart(kind: str, out: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def measure_cell(out: Path, *, rows: int, shards: int, whole: int) -> dict[str, Any]:
+def measure_cell(out: Path, *, rows: int, shards: int) -> dict[str, Any]:
     """Everything about one folder."""
     files = list((out / "shards").iterdir())
     assert len(files) == shards
     found: dict[str, Any] = {"rows": rows, "shards": shards, "folder_mib": sum(f.stat().st_size for f in files) >> 20}
+    found["load_average"] = round(os.getloadavg()[0], 1)
     for kind in MEASURES:
-        if kind == "verify" and rows > whole:
-            continue
         found[kind] = run_apart(kind, out)
         print(f"{rows:>9} rows {shards:>5} shards  {kind:6}  {found[kind]}", flush=True)
     return found
@@ -135,10 +136,10 @@ def measure_cell(out: Path, *, rows: int, shards: int, whole: int) -> dict[str, 
 
 def table(results: list[dict[str, Any]]) -> str:
     """The table of docs/growth.md."""
-    names = "rows|shards|open, s|index, MiB|resume, s|memory, MiB|verify, s|merge, s|labels, s|view, MiB|stream, s"
-    lines = ["| " + names.replace("|", " | ") + " |", "|---" * 11 + "|"]
+    names = "rows|shards|open, s|index, MiB|resume, s|resume, MiB|verify, s|verify, MiB|merge, s|merge, MiB|view, MiB|"
+    names += "labels, s|labels, MiB|stream, s|load"
+    lines = ["| " + names.replace("|", " | ") + " |", "|---" * 15 + "|"]
     for cell in results:
-        verified = f"{cell['verify']['seconds']:.1f}" if "verify" in cell else "-"
         merged = cell["merge"]
         values = [
             f"{cell['rows']:,}".replace(",", " "),
@@ -147,11 +148,15 @@ def table(results: list[dict[str, Any]]) -> str:
             f"{cell['open']['index_bytes'] / 2**20:.2f}",
             f"{cell['resume']['seconds']:.2f}",
             f"{cell['resume']['memory_mib']:.0f}",
-            verified,
+            f"{cell['verify']['seconds']:.1f}",
+            f"{cell['verify']['memory_mib']:.0f}",
             f"{merged['write_seconds']:.2f}",
-            f"{merged['labels_seconds']:.2f}",
+            f"{merged['write_memory_mib']:.0f}",
             f"{merged['file_bytes'] / 2**20:.2f}",
+            f"{merged['labels_seconds']:.2f}",
+            f"{merged['memory_mib']:.0f}",
             f"{cell['stream']['first_image_seconds']:.2f}",
+            cell["load_average"],
         ]
         lines.append("| " + " | ".join(map(str, values)) + " |")
     return "\n".join(lines)
@@ -161,7 +166,6 @@ def main() -> None:
     """Measure every folder, print and write the JSON."""
     parser = argparse.ArgumentParser(description="Measure how folders grow.")
     parser.add_argument("--cells", nargs="+", metavar="ROWS:SHARDS", default=CELLS)
-    parser.add_argument("--whole", type=int, default=100_000, help="longest folder that is verified")
     parser.add_argument("--folder", type=Path, help="keeps the folders, and takes them if they are there")
     parser.add_argument("--prepare", action="store_true", help="only write the folders")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "growth-cpu.json")
@@ -181,7 +185,7 @@ def main() -> None:
                 write_run(out, rows=rows, shard_size=-(-rows // shards), side=SIDE, paint=flat(SIDE))
                 print(f"{cell}: written in {time.perf_counter() - start:.1f} s", flush=True)
             if not options.prepare:
-                results.append(measure_cell(out, rows=rows, shards=shards, whole=options.whole))
+                results.append(measure_cell(out, rows=rows, shards=shards))
     if options.prepare:
         return
     report = {

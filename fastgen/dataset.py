@@ -26,6 +26,9 @@ BLOCK = 32
 SPARE = 3
 """Uncompressed images that fit beside a stream's buffer: one being read, two copies of the one handed out."""
 
+OBJECTS = 256
+"""Bytes of Python objects around each image that waits in a buffer."""
+
 
 class _Examples:
     """What both data sets have: an output, its good rows, and how a row becomes an example."""
@@ -184,7 +187,7 @@ class ShardStream(_Examples, IterableDataset):
         for row in rows:
             file = self.output.file(int(self.output.of_file[row]))
             buffer.append((row, stored_image(file, int(self.output.places[row]))))
-            self._hold(len(buffer[-1][1].data))
+            self._hold(len(buffer[-1][1].data) + OBJECTS)
             while self.held > room:
                 yield self._draw(buffer, draw)
         while buffer:
@@ -197,7 +200,7 @@ class ShardStream(_Examples, IterableDataset):
         row, stored = buffer.pop()
         self._hold(2 * self._image_bytes)  # deflated data is decompressed, and then copied where it can be written to
         image = stored.decode()
-        self._hold(-2 * self._image_bytes - len(stored.data))
+        self._hold(-2 * self._image_bytes - len(stored.data) - OBJECTS)
         return self._example(row, image)
 
     def _hold(self, change: int) -> None:
@@ -213,8 +216,8 @@ class ShardStream(_Examples, IterableDataset):
         """Bytes of compressed images that one worker may have waiting, beside the one it has in its hands."""
         largest = self._image_bytes + self._image_bytes // 1000 + 64  # what cannot be compressed grows a little
         room = self.budget // workers - SPARE * largest
-        if room < largest:
-            least = workers * (SPARE + 1) * largest
+        if room < largest + OBJECTS:
+            least = workers * ((SPARE + 1) * largest + OBJECTS)
             raise FastgenError(
                 f"got a budget of {self.budget} bytes for {workers} readers; allowed: {least} or more, four images of "
                 "each. Give more, or take fewer workers"

@@ -96,6 +96,7 @@ def run_bench(name: str, *words: object) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its tar files open
 def test_loader_reads_the_same_images_from_all(tmp_path, monkeypatch):
     from bench import loader
 
@@ -103,7 +104,7 @@ def test_loader_reads_the_same_images_from_all(tmp_path, monkeypatch):
         monkeypatch.delitem(loader.CONTENDERS, "webdataset")
     monkeypatch.setattr(loader, "drop_caches", lambda: False)  # others use this machine too
     loader.prepare(tmp_path, 32, 50)
-    found = loader.measure_size(tmp_path, 32, 50)
+    found = loader.measure_size(tmp_path, 32, 50, turns=1)
     assert found["images"] == 50 and set(found["mib"]) == {"shards", "png", "webdataset"}
     for name in ("stream", "index", "png"):
         assert found[name]["2 workers"]["warm"]["images_per_second"] > 0 and found[name]["0 workers"]["cold"] is None

@@ -139,23 +139,34 @@ def test_the_order_is_shuffled_beyond_blocks(out):
     assert near < 25  # expected: 5; in blocks 215
 
 
+def most_memory_of(stream: ShardStream, count: int) -> int:
+    """Bytes that Python allocated, at most, while the stream was read."""
+    sum(1 for _ in stream)  # what libraries keep is there now
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        assert sum(1 for _ in stream) == count
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_stream_stays_within_its_budget(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3), dtype=np.uint8)
     rows = [make_row(i, image=image) for i, image in enumerate(images)]
     budget = 400_000  # 32 images of 200
     stream = ShardStream(write_output(tmp_path / "out", rows, side=64, compression="gzip"), budget=budget)
-    sum(1 for _ in stream)  # what libraries keep is there now
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before, most = tracemalloc.get_traced_memory()[0], 0
-        tracemalloc.reset_peak()
-        assert sum(1 for _ in stream) == 200
-        most = tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
+    most = most_memory_of(stream, 200)
     assert 0.8 * budget < stream.peak <= budget and stream.held == 0
     assert most < budget + 100_000  # Python's and h5py's own objects
+
+
+def test_the_budget_counts_what_is_around_images_of_a_few_bytes(tmp_path):
+    rows = [make_row(i, image=np.full((8, 8, 3), i % 256, np.uint8)) for i in range(1200)]
+    stream = ShardStream(write_output(tmp_path / "out", rows, side=8, compression="gzip"), budget=100_000)
+    assert most_memory_of(stream, 1200) < 150_000  # all rows, 25 bytes each, would take 300 kB
 
 
 def test_workers_share_the_budget(out):

@@ -27,6 +27,7 @@ SHARED = ("classes", "status_names", "bank_sha256", "engine_fingerprint", "plan_
 """Attributes that all shards of a run have in common."""
 
 FILLINGS: dict[str, Any] = {"label": -1, "status": -1, "plan_index": -1}
+LIBVER = ("v110", "v110")
 SPARE_FILES = 64
 
 
@@ -50,21 +51,13 @@ def merge(out: str | Path, *, to: str | Path) -> Path:
     if target.resolve().parent == (output.path / "shards").resolve():
         raise OutputError(f"{target}: lies among the shards; choose another folder, such as {output.path}")
     paths = [os.path.relpath(path.resolve(), target.parent.resolve()) for path in output.files]
-    facts = _facts(output)
+    facts, runs = _facts(output), list(_runs(output))
     memory = io.BytesIO()
-    with h5py.File(memory, "w", libver=("v110", "v110")) as file:
-        runs = list(_runs(output))
-        for name in ("image", *COLUMNS):
+    for name in ("image", *COLUMNS):
+        with h5py.File(memory, "a", libver=LIBVER) as file:  # HDF5 keeps kilobytes per mapping until a file is closed
             _add_virtual(file, name, paths, runs, facts=facts, rows=len(output))
-        text = h5py.string_dtype("utf-8")
-        for name in SHARED:
-            value = facts["attributes"][name]
-            is_list = isinstance(value, list)
-            file.attrs.create(name, np.array(value, object) if is_list else value, dtype=text if is_list else None)
-        file.attrs.update({"fastgen_merged": FORMAT, "fastgen_version": __version__})
-        file.create_dataset("shards/path", data=np.array(paths, object), dtype=text)
-        file.create_dataset("shards/rows", data=np.array(facts["rows"], np.int64))
-        file.create_dataset("shards/sha256", data=np.array(facts["sha256"], "S64"))
+    with h5py.File(memory, "a", libver=LIBVER) as file:
+        _write_facts(file, facts, paths)
     return atomic_write_bytes(target, memory.getvalue())
 
 
@@ -153,14 +146,45 @@ def _add_virtual(
     facts: dict[str, Any],
     rows: int,
 ) -> None:
-    dtype = np.uint8 if name == "image" else NUMBERS.get(name, h5py.string_dtype("utf-8"))
+    """Add a dataset that is mapped to the shards, by HDF5's own functions: h5py's take ten times as long."""
+    dtype = np.dtype(np.uint8) if name == "image" else NUMBERS.get(name, h5py.string_dtype("utf-8"))
     inner = tuple(facts["shape"]) if name == "image" else ()
-    layout = h5py.VirtualLayout((rows, *inner), dtype=dtype)
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_layout(h5py.h5d.VIRTUAL)
+    if (filling := _filling(name)) is not None:
+        settings.set_fill_value(np.array([filling]))
+    whole = h5py.h5s.create_simple((rows, *inner))
     for number, places, target in runs:
-        source = h5py.VirtualSource(paths[number], name, shape=(facts["rows"][number], *inner), dtype=dtype)
-        layout[target] = source[places]
+        source = h5py.h5s.create_simple((facts["rows"][number], *inner))
+        _select(source, places, inner)
+        _select(whole, target, inner)
+        settings.set_virtual(whole, os.fsencode(paths[number]), name.encode(), source)
+    whole.select_all()
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), whole, settings)
+
+
+def _select(space: Any, rows: slice, inner: tuple[int, ...]) -> None:
+    """Select rows, each as a whole, in an HDF5 dataspace of (N, *inner)."""
+    ones, step = (1,) * len(inner), rows.step or 1
+    count = len(range(rows.start, rows.stop, step))
+    space.select_hyperslab((rows.start, *(0,) * len(inner)), (count, *ones), (step, *inner), (1, *inner))
+
+
+def _filling(name: str) -> Any:
+    """What no row can have in this column, or None where HDF5's own filling does."""
     if name in TEXTS or name in ("image", "image_sha256"):
-        filling = None
-    else:
-        filling = FILLINGS.get(name, np.nan if NUMBERS[name].kind == "f" else 0)
-    file.create_virtual_dataset(name, layout, fillvalue=filling)
+        return None
+    return FILLINGS.get(name, np.nan if NUMBERS[name].kind == "f" else 0)
+
+
+def _write_facts(file: h5py.File, facts: dict[str, Any], paths: list[str]) -> None:
+    """Add the attributes of the run, and what `open_merged` looks for."""
+    text = h5py.string_dtype("utf-8")
+    for name in SHARED:
+        value = facts["attributes"][name]
+        is_list = isinstance(value, list)
+        file.attrs.create(name, np.array(value, object) if is_list else value, dtype=text if is_list else None)
+    file.attrs.update({"fastgen_merged": FORMAT, "fastgen_version": __version__})
+    file.create_dataset("shards/path", data=np.array(paths, object), dtype=text)
+    file.create_dataset("shards/rows", data=np.array(facts["rows"], np.int64))
+    file.create_dataset("shards/sha256", data=np.array(facts["sha256"], "S64"))

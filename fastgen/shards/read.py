@@ -188,7 +188,9 @@ class Output(Sequence[dict[str, Any]]):
         """Return one of `files`, opening it if need be; the least recently used one is closed in exchange."""
         if self._process != os.getpid():  # a forked worker must not share its parent's file positions
             self._handles, self._process = OrderedDict(), os.getpid()
-        file = self._handles.pop(number, None) or ShardFile(self.files[number], check=False)
+        file = self._handles.pop(number, None)
+        if file is None:  # `or` would ask HDF5 for the file's length
+            file = ShardFile(self.files[number], check=False)
         self._handles[number] = file
         if len(self._handles) > OPEN_FILES:
             self._handles.popitem(last=False)[1].close()

@@ -45,7 +45,7 @@ def stored_image(file: ShardFile, place: int) -> StoredImage:
     Raises:
         OutputError: the stored image cannot be read.
     """
-    shape = file.image_type[1][1:]
+    shape = file.image_shape
     try:
         if (images := file.deflated_images) is not None:
             unapplied, data = images.read_direct_chunk((place, 0, 0, 0))

@@ -194,7 +194,8 @@ def _check_rows(file: ShardFile, place: Place, hashes: np.ndarray, *, seen: np.n
     index, run = file.column("plan_index"), place.identity
     expected = shard_indices(place.rank, place.shard, world=run.world, shard_size=run.shard_size, rows=len(hashes))
     foreign, misplaced = [], []
-    rows = zip(index, file.column("meta"), file.column("row_id"), strict=True)
+    # As plain ints: whether a range has one of numpy's is found out by going through the range.
+    rows = zip(index.tolist(), file.column("meta"), file.column("row_id"), strict=True)
     for row, (number, meta, row_id) in enumerate(rows):
         if not 0 <= number < len(hashes) or _line_hash(f"{meta}\n".encode(errors="replace")) != hashes[number]:
             foreign.append(f"{row_id!r} (place {row})")
