@@ -27,6 +27,8 @@ REALISM = (0.0, 0.15)
 """Like the pictures that the generator was trained with: breeds are what fine-tuning has to learn, not their look."""
 BACKBONE = "mini-clip"
 """Of the classifier: it sees backgrounds and poses well, and breeds that it does not know badly."""
+REAL_WEIGHT = 0.8
+"""Of real pictures in the classifier's loss: DataDream's, and one of the two that BOB chooses from."""
 WHOLE = 40
 """Pictures of each class that stand for all real pictures: of FID, and those that the context probe is fitted to."""
 WHOLE_SEED = 1000
@@ -79,7 +81,7 @@ def produce(arm: Arm, seed: int, setting: Setting) -> dict[str, Any]:
         arm, data, folder / f"{arm.name}.jsonl", per_class=setting.per_class, steps=setting.steps,
         scheduler=SCHEDULER, seed=seed,
     )  # fmt: skip
-    key = sha256_json([sha256_file(bank), str(arm), str(setting), FINETUNING, WARMUP])
+    key = sha256_json([sha256_file(bank), str(arm), str(setting), FINETUNING, WARMUP, REAL_WEIGHT])
     if path.is_file() and (result := json.loads(path.read_text(encoding="utf-8")))["key"] == key:
         return result
     engine = load_engine(_engine(arm.lora, data, seed, setting))
@@ -117,10 +119,11 @@ def accuracy(
 ) -> dict[str, dict[str, float]]:
     """Accuracy of a linear probe on the embedded CLIP; the same head and the same draws in all arms of a seed.
 
-    Real pictures are repeated until they are half of the pool and weigh half in the loss (section 3.3), but in the long
+    Real pictures are repeated until they are half of the pool (section 3.3) and weigh `REAL_WEIGHT`, but in the long
     tail: there every class has as many pictures, and a real one weighs as much as a generated one (appendix).
     """
-    pooled: dict[str, Any] = {"head": "linear", **({"real_repeat": COPIES} if long_tail else {"real_weight": 0.5})}
+    weights: dict[str, Any] = {"real_repeat": COPIES} if long_tail else {"real_weight": REAL_WEIGHT}
+    pooled = {"head": "linear", **weights}
     groups = GROUPS if long_tail else None
     metrics = train(
         data, synthetic=synthetic, out=folder / "train", backbone=BACKBONE, seeds=1, mix="replicate", settings=pooled,

@@ -90,8 +90,8 @@ def _page(content: Mapping[str, Any], measured: Sequence[Relation], figures: Seq
         f"of each, {content['confounding']:.0%} of them in a background and pose of their class alone. "
         f"{content['per_class']} images of each class are generated after {content['fine_tuning_steps']} steps of "
         f"fine-tuning (rank 16, UNet and text encoder, {_said(content['fine_tuning'])}). A linear probe on the "
-        "embedded CLIP is tested on fresh pictures in any background and pose. Brackets are 95 % bootstrap intervals "
-        "over seeds (FID: seeds and classes).",
+        f"embedded CLIP, real pictures weighing {content['real_weight']:g}, is tested on fresh pictures in any "
+        "background and pose. Brackets are 95 % bootstrap intervals over seeds (FID: seeds and classes).",
         "",
         verdict_line(measured),
         "",
