@@ -61,7 +61,7 @@ def _scores(results: Results) -> Figure:
         axes.axvline(ALPHA, color="#1c1e21", linewidth=1, linestyle="--")
         axes.set(xlabel="CLIP score of the reference; dashed: AGS' threshold", ylabel="references")
         axes.set_title("Scores")
-        axes.legend()
+        axes.legend(loc="upper center")
     return figure
 
 
@@ -83,8 +83,9 @@ def _curves(
             world, arms = next(iter(series.values()))
             means = [float(results.accuracy(world, arm, "real").mean()) for arm in arms]
             curves.append(Curve("real alone", "#8a9099", [Point(*pair) for pair in zip(x, means, strict=True)]))
-        panels.append(Panel(panel_title, curves))
-    return curves_figure(panels, x_label=label, ticks=x, columns=len(TITLES))
+        if any(curve.points for curve in curves):  # of one image per class there is no distance among them
+            panels.append(Panel(panel_title, curves))
+    return curves_figure(panels, x_label=label, ticks=x, columns=len(panels))
 
 
 def _curve(results: Results, name: str, *, world: str, arms: Sequence[str], x: Sequence[float], title: str) -> Curve:
