@@ -51,7 +51,7 @@ def _ablation(results: Results) -> Figure:
     panels = {
         "Accuracy of a classifier": lambda arm: results.accuracy(arm),
         "I(class; background), nats": lambda arm: results.information(arm, "background"),
-        "Share of asked-for backgrounds shown": lambda arm: results.right(arm, "background"),
+        "Asked-for backgrounds shown": lambda arm: results.right(arm, "background"),
     }
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 3.4), layout="constrained")
@@ -65,8 +65,7 @@ def _ablation(results: Results) -> Figure:
                     color=COLOURS[preserve], label=LABELS[preserve],
                 )  # fmt: skip
             axes.set_xticks(range(len(MARGINALIZE)), MARGINALIZE)
-            axes.set_title(title)
-        figure.axes[0].set_xlabel("donors of the context")
+            axes.set(title=title, xlabel="donors of the context", xlim=(-0.5, len(MARGINALIZE) - 0.5))
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 

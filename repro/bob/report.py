@@ -103,6 +103,8 @@ def _page(content: Mapping[str, Any], measured: Sequence[Relation], figures: Seq
         f"asked for, by a probe on the embedded CLIP that is right on {probes} of real pictures it has not seen.",
         "",
         *_ablation_lines(content["ablation"]),
+        _unnamed(content["ablation"]),
+        "",
         "## Methods",
         "",
         "All with the same number of generated images; Diff-* share one fine-tuning (words and a LoRA of the UNet).",
@@ -123,8 +125,23 @@ def _page(content: Mapping[str, Any], measured: Sequence[Relation], figures: Seq
     return "\n".join(lines)
 
 
+def _unnamed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a prompt without context gets: the cell in which the miniature and the paper part."""
+    plain, preserve = (
+        next(row for row in rows if row["cell"] == f"{kind}, none")["information_background"]["mean"]
+        for kind in ("plain", "preserve")
+    )
+    return (
+        "Of images whose prompt names no context, the class tells "
+        f"{plain:.2f} nats about the background after captions without context, and {preserve:.2f} after captions with "
+        "it: what the captions name is not bound to the class, so that a prompt that is silent about it gets any "
+        "background that the generator knows. In the paper that cell is worse than DataDream."
+    )
+
+
 def _said(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+    words = f"a word per class that starts as {settings['init_word']!r}"
+    return f"{words}, batch {settings['batch']}, learning rate {settings['lr']:g}, {settings['schedule']}"
 
 
 def _ablation_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
