@@ -18,7 +18,7 @@ from fastgen.engine.model_files import Sources, find_sources
 from fastgen.engine.room import Options, check_room
 from fastgen.engine.spec import BACKENDS, PRECISIONS, SPEC_FILE, read_spec, verify_files
 from fastgen.errors import EngineError, FastgenError, OutputError
-from fastgen.files import atomic_directory, sha256_json
+from fastgen.files import atomic_directory, sha256_file, sha256_json
 from fastgen.lock import file_lock
 
 ENGINES = Path("engines")
@@ -31,6 +31,9 @@ PACKAGES = {
     "torch": ("torch", "diffusers", "transformers", "peft"),
 }
 """Backend -> packages whose versions can change what a build makes; TensorRT's own is part of EngineSpec.plan."""
+
+WRITERS = ("adapters", "assemble", "components", "export", "ort_fusion", "precision", "projection", "translations")
+"""Modules beside this one that decide how a graph is written: a graph of older code is not up to date."""
 
 COMPILERS = ("triton",)
 """Packages that make the kernels of a compiled torch engine, beside torch."""
@@ -181,10 +184,13 @@ def _difference(folder: Path, inputs: dict[str, Any]) -> str | None:
 
 
 def _environment(backend: str, compile: bool) -> dict[str, Any]:
-    """The opset and versions of everything that takes part in a build."""
+    """The opset and versions of everything that takes part in a build, of the code that writes graphs its hash."""
     from fastgen.engine.export import OPSET
 
     versions = {"fastgen": __version__, "python": platform.python_version()}
+    if backend != "torch":
+        own = Path(__file__).parent
+        versions["fastgen.engine"] = sha256_json([sha256_file(own / f"{name}.py") for name in WRITERS])[:12]
     for package in (*PACKAGES[backend], *(COMPILERS if compile else ())):
         for name in (package, f"{package}-gpu"):
             try:

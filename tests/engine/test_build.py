@@ -4,10 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from fastgen.engine import build as builder
 from fastgen.engine import parity
 from fastgen.engine.build import build
 from fastgen.engine.load import load_engine
@@ -82,6 +84,18 @@ def test_second_build_says_that_there_is_nothing_to_do(tiny_engine_path, tiny_mo
     assert build(tiny_model, batch=4, out=tiny_engine_path, say=lines.append) == tiny_engine_path
     assert len(lines) == 1 and "up to date" in lines[0]
     assert (tiny_engine_path / "engine.json").stat() == before
+
+
+def test_graphs_that_other_code_wrote_are_not_up_to_date(engine_copy, tiny_model, tmp_path, monkeypatch):
+    for name in builder.WRITERS:
+        shutil.copy(Path(builder.__file__).with_name(f"{name}.py"), tmp_path)
+    monkeypatch.setattr(builder, "__file__", str(tmp_path / "build.py"))
+    monkeypatch.setattr(builder, "_build", lambda folder, *_, **__: folder)
+    lines: list[str] = []
+    build(tiny_model, batch=4, out=engine_copy, say=lines.append)
+    (tmp_path / "ort_fusion.py").write_text("def fuse(model): ...")
+    build(tiny_model, batch=4, out=engine_copy, say=lines.append)
+    assert "up to date" in lines[0] and lines[1].endswith("is built again: other versions")
 
 
 def test_every_weight_byte_counts(model_copy):
