@@ -72,6 +72,4 @@ def relation_lines(relations: Sequence[Relation]) -> list[str]:
 def verdict_line(relations: Sequence[Relation]) -> str:
     """How many of them hold."""
     counts = {verdict: sum(r.verdict == verdict for r in relations) for verdict in VERDICTS}
-    return (
-        f"Of the {len(relations)} relations {counts['holds']} hold, {counts['open']} are open, {counts['fails']} fail."
-    )
+    return f"Of {len(relations)} relations {counts['holds']} hold; open: {counts['open']}, failing: {counts['fails']}."
