@@ -62,11 +62,21 @@ MINI = EMBEDDED / "mini"
 
 @dataclass(frozen=True)
 class Option:
-    """One way to draw the rows: what they say beside the caption, and a number that changes their noise."""
+    """One way to draw the rows.
+
+    Attributes:
+        fields: what they say beside the caption.
+        seed: a number that changes their noise.
+        few_step: whether the engine has the LoRA of repro.mini.few_step.
+    """
 
     fields: dict[str, Any]
     seed: int = 0
+    few_step: bool = False
 
+
+LCM = {"scheduler": "lcm", "guidance_scale": 1.0}
+"""Guidance is in the weights."""
 
 OPTIONS: dict[str, Option] = {
     "plain": Option({}),
@@ -76,6 +86,10 @@ OPTIONS: dict[str, Option] = {
     "ddim, 12 steps": Option({"steps": 12}),
     "dpmsolver++_karras, 12 steps": Option({"steps": 12, "scheduler": "dpmsolver++_karras"}),
     "unipc, 8 steps": Option({"steps": 8, "scheduler": "unipc"}),
+    "unipc, 5 steps": Option({"steps": 5, "scheduler": "unipc"}),
+    "unipc, 4 steps": Option({"steps": 4, "scheduler": "unipc"}),
+    "lcm, 4 steps": Option({"steps": 4, **LCM}, few_step=True),
+    "lcm, 2 steps": Option({"steps": 2, **LCM}, few_step=True),
 }
 
 
@@ -123,9 +137,19 @@ def rows_of(option: Option, wanted: list[Subject], engine: Engine, first: int) -
 
 
 def draw(
-    names: list[str], engine: Engine, wanted: list[Subject], *, rounds: int
+    names: list[str], engines: dict[bool, Engine], wanted: list[Subject], *, rounds: int
 ) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
-    """Draw all rows under every option; returns images, uint8 (N, H, W, 3), and images per second of every round."""
+    """Draw all rows under every option.
+
+    Args:
+        names: of the options.
+        engines: without and with the LoRA of repro.mini.few_step.
+        wanted: the rows.
+        rounds: pieces of the rows.
+
+    Returns:
+        Images, uint8 (N, H, W, 3), and images per second of every round.
+    """
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in names}
     speeds: dict[str, list[float]] = {name: [] for name in names}
 
@@ -138,7 +162,7 @@ def draw(
         turn = number * len(names) // rounds
         for name in names[turn:] + names[:turn]:
             option = OPTIONS[name]
-            first = int(part[0])
+            engine, first = engines[option.few_step], int(part[0])
             rows = rows_of(option, wanted[first : first + len(part)], engine, first)
             start = time.perf_counter()
             samples = {sample.row.id: sample.image for sample in generate(rows, engine, load)}
@@ -219,10 +243,26 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--oracle", type=Path, required=True, help="folder with oracle.pt, from repro.mini.oracle")
     parser.add_argument("--rows", type=int, default=185)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--options", nargs="+", choices=OPTIONS, default=list(OPTIONS), metavar="OPTION")
+    parser.add_argument("--few-step", type=Path, help="folder of repro.mini.few_step's LoRA, for the lcm options")
+    parser.add_argument("--options", nargs="+", choices=OPTIONS, metavar="OPTION", help="default: all")
     parser.add_argument("--images", type=Path, help="folder for the images of every option, as .npy")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "quality-mini.json")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.options is None:
+        options.options = [name for name, option in OPTIONS.items() if options.few_step or not option.few_step]
+    if not options.few_step and any(OPTIONS[name].few_step for name in options.options):
+        parser.error("the lcm options need --few-step FOLDER, from python -m repro.mini.few_step")
+    return options
+
+
+def load_engines(few_step: Path | None) -> dict[bool, Engine]:
+    """The embedded model's engine, and the one with the LoRA, warmed up."""
+    loras = {False: []} if few_step is None else {False: [], True: [f"few-step={few_step}"]}
+    engines = {key: load_engine(build("mini", lora=lora)) for key, lora in loras.items()}
+    for engine in engines.values():
+        rows = rows_of(Option({}), subjects(3), engine, 0)
+        list(generate(rows, engine, lambda ref: Image.new("RGB", (64, 64))))
+    return engines
 
 
 def main() -> None:
@@ -232,9 +272,8 @@ def main() -> None:
     print(f"command:  {command}\nhardware: {', '.join(f'{k} {v}' for k, v in machine.items())}")
     machine.pop("load_average")  # of the minutes before the first image, which took no part
     names, wanted = list(dict.fromkeys(["plain", *options.options])), subjects(options.rows)
-    engine = load_engine(build("mini"))
-    list(generate(rows_of(OPTIONS["plain"], wanted[:3], engine, 0), engine, lambda ref: Image.new("RGB", (64, 64))))
-    images, speeds = draw(names, engine, wanted, rounds=options.rounds)
+    engines = load_engines(options.few_step)
+    images, speeds = draw(names, engines, wanted, rounds=options.rounds)
     examine, results = Judge(load_oracle(options.oracle), wanted, images["plain"]), {}
     timed = _speeds(speeds)
     for name in names:
@@ -243,7 +282,7 @@ def main() -> None:
             options.images.mkdir(parents=True, exist_ok=True)
             np.save(options.images / f"{name}.npy", images[name])
     _print(results)
-    spec = engine.spec
+    spec = engines[False].spec
     settings = {"rows": options.rows, "rounds": options.rounds, "batch": spec.batch, "plain": spec.defaults}
     report = {"command": command, "hardware": machine, "settings": settings, "results": results}
     print(f"wrote {atomic_write_text(options.out, json.dumps(report, indent=2) + chr(10))}")

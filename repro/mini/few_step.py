@@ -127,7 +127,7 @@ def draw_timesteps(batch: int, rng: np.random.Generator) -> np.ndarray:
 def main() -> None:
     """Trains, resuming from the last checkpoint, and writes the LoRA."""
     args = arguments(
-        __doc__, steps=1000, batch=32, lr=1e-3, rank=16, pictures=6000, model="fastgen/models/mini", decay_from=0.5
+        __doc__, steps=1000, batch=32, lr=1e-4, rank=16, pictures=6000, model="fastgen/models/mini", decay_from=0.5
     )
     parts = load_trainable(args.model)
     parts.to(device())
