@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastgen.petworld.dataset import export
-from repro.bob.arms import ABLATION, BASELINES, COPIES, LENGTHS, LONG_TAIL_ARMS, SHOTS, STEPS
+from repro.bob.arms import ABLATION, BASELINES, BUDGET, COPIES, LENGTHS, LONG_TAIL_ARMS, SHOTS, STEPS
 from repro.bob.banks import write_arm_bank
 from repro.bob.relations import relations
 from repro.bob.results import Results
@@ -41,7 +41,7 @@ def test_every_arm_has_as_many_images_of_each_class(arm, pictures, tmp_path):
     elif arm.split == "long-tail":
         train = (pictures / "long-tail" / "train").iterdir()
         real = sorted(len(list(place.glob("*.png"))) for place in train if place.is_dir())
-        assert sorted(20 - COPIES * n for n in real) == sorted(counts)
+        assert sorted(BUDGET - COPIES * n for n in real) == sorted(counts)
     else:
         assert counts.tolist() == [20] * 12
 
@@ -56,7 +56,7 @@ def test_the_cells_differ_in_donors_and_prompts(pictures, tmp_path):
         assert all(says) == any(says) == (marginalize != "none"), cell.name
         assert {"none": donors == [None] * len(lines), "class": all(own), "dataset": 0 < sum(own) < 30}[marginalize]
         assert header["provenance"]["preserve"] == cell.name.startswith("preserve")
-        assert {one["target"] for line in lines for one in line["adapters"]} == {"unet", "text"}
+        assert {one["target"] for line in lines for one in line["adapters"]} == {"unet", "text", "ti"}
 
 
 def made_up(accuracy):
