@@ -14,7 +14,7 @@ from fastgen.shards.read import open_output
 from repro.bob.arms import ABLATION, MARGINALIZE, STEPS
 from repro.bob.relations import BEST, DATADREAM
 from repro.bob.results import Results
-from repro.interval import bootstrap
+from repro.interval import Interval, bootstrap
 
 COLOURS = {"plain": "#d9822b", "preserve": "#2f6fb0"}
 LABELS = {"plain": "captions without context", "preserve": "captions with context"}
@@ -42,7 +42,7 @@ def write_figures(results: Results, folder: Path, *, work: Path) -> list[Path]:
         atomic_write_bytes(paths[-1], png(figure))
     samples = folder / "samples.png"
     samples.parent.mkdir(parents=True, exist_ok=True)
-    _samples(work / f"seed{results.seeds[0]}").save(samples)
+    _samples(work / f"seed{results.seeds[0]}").quantize(256).save(samples, optimize=True)
     return [*paths, samples]
 
 
@@ -57,7 +57,7 @@ def _ablation(results: Results) -> Figure:
         figure = Figure(figsize=(10.5, 3.4), layout="constrained")
         for axes, (title, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
             for offset, preserve in enumerate(COLOURS):
-                bars = [bootstrap(values(f"{preserve}-{name}")) for name in MARGINALIZE]
+                bars = [_bar(values(f"{preserve}-{name}")) for name in MARGINALIZE]
                 means = np.array([bar.mean for bar in bars])
                 errors = np.array([[bar.mean - bar.low, bar.high - bar.mean] for bar in bars]).T
                 axes.bar(
@@ -68,6 +68,11 @@ def _ablation(results: Results) -> Figure:
             axes.set(title=title, xlabel="donors of the context", xlim=(-0.5, len(MARGINALIZE) - 0.5))
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def _bar(values: np.ndarray) -> Interval:
+    """No bar where nothing was asked for."""
+    return Interval(np.nan, np.nan, np.nan) if np.isnan(values).all() else bootstrap(values)
 
 
 def _steps(results: Results) -> Figure:
