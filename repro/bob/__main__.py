@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.hardware import hardware
-from fastgen.files import atomic_write_text
 from repro.bob.arms import ABLATION, BASELINES, LENGTHS, LONG_TAIL_ARMS, SHOTS, STEPS, Arm
 from repro.bob.banks import GUIDANCE
 from repro.bob.produce import CONFOUNDING, FINETUNING, REAL_WEIGHT, SCHEDULER, Setting, produce, real_alone
 from repro.bob.report import write_report
 from repro.bob.results import Results
+from repro.clock import cpu_seconds
 
 TEST_PER_CLASS = 40
 QUICK = {"seeds": 2, "images": 10, "steps": 4, "training": 0.02}
@@ -41,7 +41,7 @@ def main() -> None:
 def _report(results: Results, args: argparse.Namespace) -> Path:
     chosen = {name: getattr(args, name) for name in QUICK}
     facts = {
-        "cpu_minutes": _clock(args.work, 0) / 60, "hardware": hardware(), "scheduler": SCHEDULER, "guidance": GUIDANCE,
+        "cpu_minutes": cpu_seconds(args.work, 0) / 60, "hardware": hardware(), "scheduler": SCHEDULER, "guidance": GUIDANCE,
         "confounding": CONFOUNDING, "real_weight": REAL_WEIGHT, "fine_tuning": FINETUNING,
         "fine_tuning_steps": round(STEPS[-1] * args.training), "per_class": args.images, **chosen,
     }  # fmt: skip
@@ -72,16 +72,8 @@ def _produce_all(arms: Sequence[Arm], seed: int, setting: Setting) -> list[dict[
         print(f"== seed {seed}, {arm.title}", file=sys.stderr)
         started = time.process_time()
         results.append(produce(arm, seed, setting))
-        _clock(setting.work, time.process_time() - started)
+        cpu_seconds(setting.work, time.process_time() - started)
     return results
-
-
-def _clock(work: Path, seconds: float) -> float:
-    """CPU seconds spent so far, over all resumptions; they are kept in a file."""
-    path = work / "seconds.txt"
-    total = seconds + (float(path.read_text()) if path.is_file() else 0.0)
-    atomic_write_text(path, f"{total}\n")
-    return total
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.hardware import hardware
 from fastgen.engine.build import build
-from fastgen.files import atomic_write_text
+from repro.clock import cpu_seconds
 from repro.dalda.arms import FIGURES, SWEEPS, TABLE, WORLDS, Arm
 from repro.dalda.produce import SCHEDULER, Setting, produce
 from repro.dalda.report import write_report
@@ -38,7 +38,12 @@ def main() -> None:
         for seed in range(args.seeds):
             results += _produce_all(arms, seed, setting)
         chosen = {name: getattr(args, name) for name in QUICK}
-        facts = {"cpu_minutes": _clock(args.work, 0) / 60, "scheduler": SCHEDULER, "hardware": hardware(), **chosen}
+        facts = {
+            "cpu_minutes": cpu_seconds(args.work, 0) / 60,
+            "scheduler": SCHEDULER,
+            "hardware": hardware(),
+            **chosen,
+        }
         options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
         print(write_report(Results(results), args.out, command=f"python -m repro.dalda {options}", facts=facts))
 
@@ -67,16 +72,8 @@ def _produce_all(arms: Sequence[Arm], seed: int, setting: Setting) -> list[dict[
             print(f"== seed {seed}, {world}, {arm.title}", file=sys.stderr)
             started = time.process_time()
             results.append(produce(arm, world, seed, setting))
-            _clock(setting.work, time.process_time() - started)
+            cpu_seconds(setting.work, time.process_time() - started)
     return results
-
-
-def _clock(work: Path, seconds: float) -> float:
-    """CPU seconds spent so far, over all resumptions; they are kept in a file."""
-    path = work / "seconds.txt"
-    total = seconds + (float(path.read_text()) if path.is_file() else 0.0)
-    atomic_write_text(path, f"{total}\n")
-    return total
 
 
 if __name__ == "__main__":
