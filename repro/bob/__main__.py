@@ -41,8 +41,8 @@ def main() -> None:
 def _report(results: Results, args: argparse.Namespace) -> Path:
     chosen = {name: getattr(args, name) for name in QUICK}
     facts = {
-        "cpu_minutes": cpu_seconds(args.work, 0) / 60, "hardware": hardware(), "scheduler": SCHEDULER, "guidance": GUIDANCE,
-        "confounding": CONFOUNDING, "real_weight": REAL_WEIGHT, "fine_tuning": FINETUNING,
+        "cpu_minutes": cpu_seconds(args.work, 0) / 60, "hardware": hardware(), "scheduler": SCHEDULER,
+        "guidance": GUIDANCE, "confounding": CONFOUNDING, "real_weight": REAL_WEIGHT, "fine_tuning": FINETUNING,
         "fine_tuning_steps": round(STEPS[-1] * args.training), "per_class": args.images, **chosen,
     }  # fmt: skip
     options = " ".join(f"--{name} {value}" for name, value in chosen.items())
