@@ -15,7 +15,7 @@ from typing import Any
 from bench.hardware import hardware
 from repro.bob.arms import ABLATION, BASELINES, LENGTHS, LONG_TAIL_ARMS, SHOTS, STEPS, Arm
 from repro.bob.banks import GUIDANCE
-from repro.bob.produce import CONFOUNDING, FINETUNING, REAL_WEIGHT, SCHEDULER, Setting, produce, real_alone
+from repro.bob.produce import CONFOUNDING, FINETUNING, REAL_WEIGHT, REALISM, SCHEDULER, Setting, produce, real_alone
 from repro.bob.report import write_report
 from repro.bob.results import Results
 from repro.clock import cpu_seconds
@@ -42,8 +42,9 @@ def _report(results: Results, args: argparse.Namespace) -> Path:
     chosen = {name: getattr(args, name) for name in QUICK}
     facts = {
         "cpu_minutes": cpu_seconds(args.work, 0) / 60, "hardware": hardware(), "scheduler": SCHEDULER,
-        "guidance": GUIDANCE, "confounding": CONFOUNDING, "real_weight": REAL_WEIGHT, "fine_tuning": FINETUNING,
-        "fine_tuning_steps": round(STEPS[-1] * args.training), "per_class": args.images, **chosen,
+        "guidance": GUIDANCE, "confounding": CONFOUNDING, "real_weight": REAL_WEIGHT, "realism": REALISM,
+        "fine_tuning": FINETUNING, "fine_tuning_steps": round(STEPS[-1] * args.training),
+        "per_class": args.images, **chosen,
     }  # fmt: skip
     options = " ".join(f"--{name} {value}" for name, value in chosen.items())
     return write_report(results, args.out, work=args.work, command=f"python -m repro.bob {options}", facts=facts)
