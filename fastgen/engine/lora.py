@@ -11,7 +11,6 @@ from fastgen.engine.lora_file import LoraLayer, parts_of, read_lora, some
 from fastgen.engine.spec import hash_files
 from fastgen.engine.weights import read_weights
 from fastgen.errors import ModelError
-from fastgen.files import sha256_file
 
 PEFT_CONFIG = "adapter_config.json"
 PEFT_PREFIX = "base_model.model."
@@ -35,13 +34,18 @@ class Lora:
     scale: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return {"name", "scale", "targets": ["text", "unet"], "files": {relative path: sha256}}.
+        """Return {"name", "scale", "targets": ["text", "unet"], "files": {relative path: sha256}} of what fusing reads.
 
         Raises:
             ModelError: it cannot be read.
         """
-        files = {self.path.name: sha256_file(self.path)} if self.path.is_file() else hash_files(self.path)
-        parts = _peft_folders(self.path, TARGETS) or parts_of(_weight_file(self.path))
+        folders = _peft_folders(self.path, TARGETS)
+        read = [file for folder in folders.values() for file in (folder / PEFT_CONFIG, _peft_weights(folder))]
+        read = read or [_weight_file(self.path)]
+        parts = folders or parts_of(read[0])
+        home = self.path.parent if self.path.is_file() else self.path
+        # only what is read: beside it lie logs, plots and samples of the training
+        files = hash_files(home, [file.relative_to(home).as_posix() for file in read])
         targets = sorted(TARGETS[part] for part in parts)
         return {"name": self.name, "scale": self.scale, "targets": targets, "files": files}
 
@@ -152,11 +156,16 @@ def _read_peft(folder: Path) -> tuple[Any, dict[str, Any]]:
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig):
         raise ModelError(f"{folder / PEFT_CONFIG} is a {config.peft_type}, only LORA can be fused")
+    state = read_weights(_peft_weights(folder), "LoRA")
+    return config, {key.removeprefix(PEFT_PREFIX): value for key, value in state.items()}
+
+
+def _peft_weights(folder: Path) -> Path:
+    """The weights that peft wrote."""
     files = [folder / name for name in ("adapter_model.safetensors", "adapter_model.bin") if (folder / name).is_file()]
     if not files:
         raise ModelError(f"{folder} has no adapter_model.safetensors")
-    state = read_weights(files[0], "LoRA")
-    return config, {key.removeprefix(PEFT_PREFIX): value for key, value in state.items()}
+    return files[0]
 
 
 def _peft_state(layers: Mapping[str, LoraLayer]) -> dict[str, Any]:

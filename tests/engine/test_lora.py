@@ -1,6 +1,7 @@
 """LoRAs fused at build equal the library's own forward pass with the LoRA switched on."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -218,6 +219,20 @@ def test_the_config_in_a_diffusers_file_counts(parts, call, tmp_path):
     assert Lora(name="pets", path=tmp_path).to_json()["targets"] == ["unet"]
     torch.testing.assert_close(call["unet"](fused["unet"]), call["unet"](model.base_model.model), rtol=0, atol=2e-5)
     assert fused["unet"].state_dict().keys() == parts["unet"].state_dict().keys()
+
+
+@pytest.mark.parametrize("below", ["", "unet"])
+def test_what_lies_beside_the_weights_does_not_count(parts, tmp_path, below):
+    with_lora(parts["unet"], "unet", seed=8).save_pretrained(tmp_path / below)
+    lora = Lora(name="pets", path=tmp_path)
+    start = lora.to_json()
+    assert {Path(name).name for name in start["files"]} == {"adapter_config.json", "adapter_model.safetensors"}
+    (tmp_path / "train.log").write_text("epoch 1")
+    (tmp_path / below / "sample.png").write_bytes(b"a picture")
+    assert lora.to_json() == start
+    config = tmp_path / below / "adapter_config.json"
+    config.write_text(config.read_text() + " ")
+    assert lora.to_json()["files"] != start["files"]
 
 
 OLD = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
