@@ -35,7 +35,8 @@ class OrtBackend:
         Args:
             folder: the engine.
             spec: its engine.json.
-            threads: inside one operator; 0 lets ONNX Runtime choose.
+            threads: inside one operator; 0 takes PyTorch's number: OMP_NUM_THREADS, else as many as there are cores
+                that this process may use.
             provider: "cpu", "cuda", or "auto": cuda where PyTorch finds a GPU and ONNX Runtime can use one.
 
         Raises:
@@ -48,7 +49,8 @@ class OrtBackend:
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         self.spins = not on_gpu
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        # without a number, ONNX Runtime takes every core of the machine, and ties threads to cores of other SLURM jobs
+        options.intra_op_num_threads = threads or torch.get_num_threads()
         options.use_deterministic_compute = True
         options.log_severity_level = 3
         cuda = (CUDA, {**CUDA_OPTIONS, "device_id": str(self.device.index)})

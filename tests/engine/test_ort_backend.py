@@ -1,5 +1,7 @@
 """ONNX Runtime on PyTorch's own memory, and where it computes; CUDA itself is in test_ort_gpu.py."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -101,6 +103,20 @@ def test_run_takes_it_before_anything_is_made(tiny_engine_path, tmp_path, no_gpu
     result = CliRunner().invoke(main, [*words, "--provider", "cuda"])
     assert result.exit_code == 2 and "--provider cuda: " in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_its_threads_stay_on_the_cores_of_the_process(tiny_engine_path):
+    # as SLURM's tasks are kept: ONNX Runtime's own choice puts threads on the other cores
+    program = f"""
+import os, pathlib
+os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+from fastgen.engine.load import load_engine
+engine = load_engine({str(tiny_engine_path)!r}, provider="cpu")
+cores = {{core for task in os.listdir("/proc/self/task") for core in os.sched_getaffinity(int(task))}}
+print(cores == os.sched_getaffinity(0))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"], done.stdout + done.stderr
 
 
 def test_pytorchs_threads_rest_while_ort_works_and_come_back(tiny_engine_path):
