@@ -67,16 +67,16 @@ class Option:
     Attributes:
         fields: what they say beside the caption.
         seed: a number that changes their noise.
-        few_step: whether the engine has the LoRA of repro.mini.few_step.
+        in_weights: whether the engine has the LoRA of repro.mini.guidance.
     """
 
     fields: dict[str, Any]
     seed: int = 0
-    few_step: bool = False
+    in_weights: bool = False
 
 
-LCM = {"scheduler": "lcm", "guidance_scale": 1.0}
-"""Guidance is in the weights."""
+ONCE = {"guidance_scale": 1.0}
+"""The UNet runs once a step."""
 
 OPTIONS: dict[str, Option] = {
     "plain": Option({}),
@@ -88,8 +88,13 @@ OPTIONS: dict[str, Option] = {
     "unipc, 8 steps": Option({"steps": 8, "scheduler": "unipc"}),
     "unipc, 5 steps": Option({"steps": 5, "scheduler": "unipc"}),
     "unipc, 4 steps": Option({"steps": 4, "scheduler": "unipc"}),
-    "lcm, 4 steps": Option({"steps": 4, **LCM}, few_step=True),
-    "lcm, 2 steps": Option({"steps": 2, **LCM}, few_step=True),
+    "unipc, 3 steps": Option({"steps": 3, "scheduler": "unipc"}),
+    "unipc, 8 steps, 0.2-0.8": Option({"steps": 8, "scheduler": "unipc", "guidance_interval": [0.2, 0.8]}),
+    "no guidance": Option(ONCE),
+    "in weights": Option(ONCE, in_weights=True),
+    "in weights, unipc, 8 steps": Option({"steps": 8, "scheduler": "unipc", **ONCE}, in_weights=True),
+    "in weights, unipc, 5 steps": Option({"steps": 5, "scheduler": "unipc", **ONCE}, in_weights=True),
+    "in weights, unipc, 4 steps": Option({"steps": 4, "scheduler": "unipc", **ONCE}, in_weights=True),
 }
 
 
@@ -143,7 +148,7 @@ def draw(
 
     Args:
         names: of the options.
-        engines: without and with the LoRA of repro.mini.few_step.
+        engines: without and with the LoRA of repro.mini.guidance.
         wanted: the rows.
         rounds: pieces of the rows.
 
@@ -162,7 +167,7 @@ def draw(
         turn = number * len(names) // rounds
         for name in names[turn:] + names[:turn]:
             option = OPTIONS[name]
-            engine, first = engines[option.few_step], int(part[0])
+            engine, first = engines[option.in_weights], int(part[0])
             rows = rows_of(option, wanted[first : first + len(part)], engine, first)
             start = time.perf_counter()
             samples = {sample.row.id: sample.image for sample in generate(rows, engine, load)}
@@ -243,21 +248,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--oracle", type=Path, required=True, help="folder with oracle.pt, from repro.mini.oracle")
     parser.add_argument("--rows", type=int, default=185)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--few-step", type=Path, help="folder of repro.mini.few_step's LoRA, for the lcm options")
+    parser.add_argument("--guidance", type=Path, help="of repro.mini.guidance's LoRA, for the options in weights")
     parser.add_argument("--options", nargs="+", choices=OPTIONS, metavar="OPTION", help="default: all")
     parser.add_argument("--images", type=Path, help="folder for the images of every option, as .npy")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "quality-mini.json")
     options = parser.parse_args()
     if options.options is None:
-        options.options = [name for name, option in OPTIONS.items() if options.few_step or not option.few_step]
-    if not options.few_step and any(OPTIONS[name].few_step for name in options.options):
-        parser.error("the lcm options need --few-step FOLDER, from python -m repro.mini.few_step")
+        options.options = [name for name, option in OPTIONS.items() if options.guidance or not option.in_weights]
+    if not options.guidance and any(OPTIONS[name].in_weights for name in options.options):
+        parser.error("the options in weights need --guidance FOLDER, from python -m repro.mini.guidance")
     return options
 
 
-def load_engines(few_step: Path | None) -> dict[bool, Engine]:
+def load_engines(guidance: Path | None) -> dict[bool, Engine]:
     """The embedded model's engine, and the one with the LoRA, warmed up."""
-    loras = {False: []} if few_step is None else {False: [], True: [f"few-step={few_step}"]}
+    loras = {False: []} if guidance is None else {False: [], True: [f"guidance={guidance}"]}
     engines = {key: load_engine(build("mini", lora=lora)) for key, lora in loras.items()}
     for engine in engines.values():
         rows = rows_of(Option({}), subjects(3), engine, 0)
@@ -272,7 +277,7 @@ def main() -> None:
     print(f"command:  {command}\nhardware: {', '.join(f'{k} {v}' for k, v in machine.items())}")
     machine.pop("load_average")  # of the minutes before the first image, which took no part
     names, wanted = list(dict.fromkeys(["plain", *options.options])), subjects(options.rows)
-    engines = load_engines(options.few_step)
+    engines = load_engines(options.guidance)
     images, speeds = draw(names, engines, wanted, rounds=options.rounds)
     examine, results = Judge(load_oracle(options.oracle), wanted, images["plain"]), {}
     timed = _speeds(speeds)
