@@ -249,7 +249,8 @@ class OpenVino(Optimum):
     def load(self) -> None:
         from optimum.intel import OVStableDiffusionPipeline
 
-        self.pipe = self._load(OVStableDiffusionPipeline, compile=False, ov_config={"INFERENCE_PRECISION_HINT": "f32"})
+        hint = {"fp32": "f32", "bf16": "bf16"}[self.work["precision"]]
+        self.pipe = self._load(OVStableDiffusionPipeline, compile=False, ov_config={"INFERENCE_PRECISION_HINT": hint})
         side = self.work["size"]
         self.pipe.reshape(batch_size=self.batch, height=side, width=side, num_images_per_prompt=1)
         # its decoder would be left at one image for every prompt, and then refuses the batch that the pipeline gives it

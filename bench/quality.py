@@ -57,7 +57,7 @@ SCENE_SEED, REFERENCE_SEED, REAL_SEED = 5_000, 5_001, 5_002
 """Of scenes that neither the model nor the oracle has seen."""
 
 NAMED = frozenset({"breed", "background", "pose", "style"})
-PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu")
+PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "openvino")
 MINI = EMBEDDED / "mini"
 
 
@@ -68,13 +68,16 @@ class Option:
     Attributes:
         fields: what they say beside the caption.
         seed: a number that changes their noise.
-        in_weights: whether the engine has the LoRA of repro.mini.guidance.
+        engine: one of ENGINES.
     """
 
     fields: dict[str, Any]
     seed: int = 0
-    in_weights: bool = False
+    engine: str = "plain"
 
+
+ENGINES = ("plain", "guidance", "bf16")
+"""As built by default; with the LoRA of repro.mini.guidance; OpenVINO in bf16."""
 
 ONCE = {"guidance_scale": 1.0}
 """The UNet runs once a step."""
@@ -92,10 +95,12 @@ OPTIONS: dict[str, Option] = {
     "unipc, 3 steps": Option({"steps": 3, "scheduler": "unipc"}),
     "unipc, 8 steps, 0.2-0.8": Option({"steps": 8, "scheduler": "unipc", "guidance_interval": [0.2, 0.8]}),
     "no guidance": Option(ONCE),
-    "in weights": Option(ONCE, in_weights=True),
-    "in weights, unipc, 8 steps": Option({"steps": 8, "scheduler": "unipc", **ONCE}, in_weights=True),
-    "in weights, unipc, 5 steps": Option({"steps": 5, "scheduler": "unipc", **ONCE}, in_weights=True),
-    "in weights, unipc, 4 steps": Option({"steps": 4, "scheduler": "unipc", **ONCE}, in_weights=True),
+    "in weights": Option(ONCE, engine="guidance"),
+    "in weights, unipc, 8 steps": Option({"steps": 8, "scheduler": "unipc", **ONCE}, engine="guidance"),
+    "in weights, unipc, 5 steps": Option({"steps": 5, "scheduler": "unipc", **ONCE}, engine="guidance"),
+    "in weights, unipc, 4 steps": Option({"steps": 4, "scheduler": "unipc", **ONCE}, engine="guidance"),
+    "bf16": Option({}, engine="bf16"),
+    "bf16, unipc, 8 steps": Option({"steps": 8, "scheduler": "unipc"}, engine="bf16"),
 }
 
 
@@ -143,13 +148,13 @@ def rows_of(option: Option, wanted: list[Subject], engine: Engine, first: int) -
 
 
 def draw(
-    names: list[str], engines: dict[bool, Engine], wanted: list[Subject], *, rounds: int
+    names: list[str], engines: dict[str, Engine], wanted: list[Subject], *, rounds: int
 ) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
     """Draw all rows under every option.
 
     Args:
         names: of the options.
-        engines: without and with the LoRA of repro.mini.guidance.
+        engines: those of ENGINES that the options name.
         wanted: the rows.
         rounds: pieces of the rows.
 
@@ -168,7 +173,7 @@ def draw(
         turn = number * len(names) // rounds
         for name in names[turn:] + names[:turn]:
             option = OPTIONS[name]
-            engine, first = engines[option.in_weights], int(part[0])
+            engine, first = engines[option.engine], int(part[0])
             rows = rows_of(option, wanted[first : first + len(part)], engine, first)
             start = time.perf_counter()
             samples = {sample.row.id: sample.image for sample in generate(rows, engine, load)}
@@ -255,16 +260,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "quality-mini.json")
     options = parser.parse_args()
     if options.options is None:
-        options.options = [name for name, option in OPTIONS.items() if options.guidance or not option.in_weights]
-    if not options.guidance and any(OPTIONS[name].in_weights for name in options.options):
+        options.options = [name for name, option in OPTIONS.items() if options.guidance or option.engine != "guidance"]
+    if not options.guidance and any(OPTIONS[name].engine == "guidance" for name in options.options):
         parser.error("the options in weights need --guidance FOLDER, from python -m repro.mini.guidance")
     return options
 
 
-def load_engines(guidance: Path | None) -> dict[bool, Engine]:
-    """The embedded model's engine, and the one with the LoRA, warmed up."""
-    loras = {False: []} if guidance is None else {False: [], True: [f"guidance={guidance}"]}
-    engines = {key: load_engine(build("mini", lora=lora)) for key, lora in loras.items()}
+def load_engines(names: set[str], guidance: Path | None) -> dict[str, Engine]:
+    """The engines that are needed, of the embedded model and warmed up."""
+    how: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "guidance": {"lora": [f"guidance={guidance}"]},
+        "bf16": {"backend": "openvino", "precision": "bf16"},
+    }
+    engines = {name: load_engine(build("mini", **how[name])) for name in ENGINES if name in names}
     for engine in engines.values():
         rows = rows_of(Option({}), subjects(3), engine, 0)
         list(generate(rows, engine, lambda ref: Image.new("RGB", (64, 64))))
@@ -278,7 +287,7 @@ def main() -> None:
     print(f"command:  {command}\nhardware: {', '.join(f'{k} {v}' for k, v in machine.items())}")
     machine.pop("load_average")  # of the minutes before the first image, which took no part
     names, wanted = list(dict.fromkeys(["plain", *options.options])), subjects(options.rows)
-    engines = load_engines(options.guidance)
+    engines = load_engines({OPTIONS[name].engine for name in names}, options.guidance)
     images, speeds = draw(names, engines, wanted, rounds=options.rounds)
     examine, results = Judge(load_oracle(options.oracle), wanted, images["plain"]), {}
     timed = _speeds(speeds)
@@ -288,7 +297,7 @@ def main() -> None:
             options.images.mkdir(parents=True, exist_ok=True)
             np.save(options.images / f"{name}.npy", images[name])
     _print(results)
-    spec = engines[False].spec
+    spec = engines["plain"].spec
     settings = {"rows": options.rows, "rounds": options.rounds, "batch": spec.batch, "plain": spec.defaults}
     report = {"command": command, "hardware": machine, "settings": settings, "results": results}
     print(f"wrote {atomic_write_text(options.out, json.dumps(report, indent=2) + chr(10))}")

@@ -172,7 +172,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--openvino-python", default=sys.executable, help="of an environment with optimum-intel")
     parser.add_argument("--optimum-site", type=Path, help="folder that optimum-onnx was installed into with --target")
     parser.add_argument("--work", type=Path, help="default: out/bench/MODEL")
-    parser.add_argument("--out", type=Path, help="default: bench/results/throughput-MODEL.json")
+    parser.add_argument("--out", type=Path, help="default: bench/results/throughput-MODEL[-PRECISION].json")
     return parser.parse_args(words)
 
 
@@ -198,7 +198,8 @@ def main() -> None:
         "psnr_db": agreement(options.work),
     }
     _print(found)
-    name = f"throughput-{report['model']}.json"
+    precision = "" if options.precision == "fp32" else f"-{options.precision}"
+    name = f"throughput-{report['model']}{precision}.json"
     path = options.out or ROOT / "bench" / "results" / name
     print(f"wrote {atomic_write_text(path, json.dumps(report, indent=2) + chr(10))}")
 

@@ -38,6 +38,7 @@ HEAVY = {
     "transformers",
     "onnx",
     "onnxruntime",
+    "openvino",
     "tensorrt",
     "open_clip",
     "timm",

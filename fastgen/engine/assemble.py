@@ -113,7 +113,9 @@ def _write_program(
     (tmp / GRAPHS).mkdir()
     for name, part in parts.items():
         say(f"exporting {name}")
-        module, path = lower(modules[name], precisions[name]), tmp / GRAPHS / f"{name}.onnx"
+        # OpenVINO lowers a float32 graph itself, and knows what must stay float32 then
+        own = "fp32" if inputs["backend"] == "openvino" else precisions[name]
+        module, path = lower(modules[name], own), tmp / GRAPHS / f"{name}.onnx"
         # half precision is for GPUs and stays as TensorRT would take it: what fusing gains there was not measured
         fused = inputs["backend"] == "onnxruntime" and inputs["precision"] == "fp32"
         export_onnx(module, part, path, fused=fused)

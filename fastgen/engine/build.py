@@ -27,6 +27,7 @@ NAMED_WORDS = 3
 """Most textual-inversion words that an engine's folder is named after."""
 PACKAGES = {
     "onnxruntime": ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript", "openvino"),
     "tensorrt": ("torch", "diffusers", "transformers", "peft", "onnx", "onnxscript"),
     "torch": ("torch", "diffusers", "transformers", "peft"),
 }
@@ -88,7 +89,7 @@ def build(
     """
     _check_options(backend, precision, compile, batch, size)
     check_provider(provider, backend)
-    plan = _plan(backend, compile)
+    plan = _plan(backend, precision, compile)
     loras, embeddings = parse_loras(lora), parse_embeddings(embedding)
     places = {"config": config, "vae": vae, "ip_adapter": ip_adapter}
     sources = find_sources(model, **places, loras=loras, embeddings=embeddings)
@@ -201,12 +202,16 @@ def _environment(backend: str, compile: bool) -> dict[str, Any]:
     return {"opset": OPSET if backend != "torch" else None, "versions": versions}
 
 
-def _plan(backend: str, compile: bool) -> dict[str, Any] | None:
+def _plan(backend: str, precision: str, compile: bool) -> dict[str, Any] | None:
     """What plans built here and now are for, or how torch compiles; None for what runs as it is.
 
     Raises:
-        EngineError: no GPU or no TensorRT.
+        EngineError: what the backend needs is not here.
     """
+    if backend == "openvino":
+        from fastgen.engine.openvino_backend import require_openvino
+
+        require_openvino(precision)
     if backend == "tensorrt":
         from fastgen.engine.tensorrt_build import build_options
         from fastgen.engine.tensorrt_platform import describe_platform, require_tensorrt
@@ -226,6 +231,8 @@ def _check_options(backend: str, precision: str, compile: bool, batch: int, size
         raise EngineError(f"precision: got {precision!r}, allowed: {', '.join(PRECISIONS)}")
     if precision == "bf16" and backend == "onnxruntime":
         raise EngineError("precision bf16: ONNX Runtime cannot compute in it; take fp32, fp16 or another --backend")
+    if precision == "fp16" and backend == "openvino":
+        raise EngineError("precision fp16: OpenVINO computes on the CPU, which is for fp32 and bf16; take one of them")
     if compile and backend != "torch":
         raise EngineError(f"compile: got it with the backend {backend}, allowed: torch; add --backend torch")
     if not 1 <= batch <= MAX_BATCH:

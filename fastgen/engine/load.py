@@ -197,7 +197,7 @@ def check_provider(provider: str, backend: str) -> None:
     if provider != "auto" and backend != "onnxruntime":
         raise EngineError(
             f"--provider {provider} is for engines of the backend onnxruntime, and this one is for {backend}, which "
-            "takes the GPU if there is one: leave it out"
+            f"{'computes on the CPU' if backend == 'openvino' else 'takes the GPU if there is one'}: leave it out"
         )
     if provider == "cuda":
         from fastgen.engine.ort_backend import require_cuda
@@ -211,7 +211,7 @@ def computes_on_gpu(backend: str, provider: str) -> bool:
         from fastgen.engine.ort_backend import can_use_cuda
 
         return provider != "cpu" and can_use_cuda()
-    return backend == "tensorrt" or torch.cuda.is_available()
+    return backend == "tensorrt" or (backend == "torch" and torch.cuda.is_available())
 
 
 def open_engine(folder: Path, spec: EngineSpec, *, threads: int = 0, provider: str = "auto") -> Engine:
@@ -221,6 +221,10 @@ def open_engine(folder: Path, spec: EngineSpec, *, threads: int = 0, provider: s
         from fastgen.engine.ort_backend import OrtBackend
 
         backend = OrtBackend(folder, spec, threads=threads, provider=provider)
+    elif spec.backend == "openvino":
+        from fastgen.engine.openvino_backend import OpenVinoBackend
+
+        backend = OpenVinoBackend(folder, spec, threads=threads)
     elif spec.backend == "torch":
         from fastgen.engine.torch_backend import TorchBackend
 

@@ -76,7 +76,8 @@ def memory_needed(sources: Sources, options: Options) -> float:
 
 def disk_needed(sources: Sources, options: Options) -> float:
     """Bytes of the finished engine; an engine that it replaces lies there until then."""
-    weights = (4 if options.precision == "fp32" else 2) * count_weights(sources)
+    full = options.precision == "fp32" or options.backend == "openvino"
+    weights = (4 if full else 2) * count_weights(sources)
     return (2 if options.backend == "tensorrt" else 1) * weights + GRAPHS
 
 
@@ -104,7 +105,7 @@ def check_room(sources: Sources, folder: Path, options: Options) -> None:
     disk, space = disk_needed(sources, options), free_disk(folder)
     if disk > space:
         half = disk_needed(sources, replace(options, precision="fp16"))
-        remedy = f"--precision fp16 needs {size_text(half)}, or " if half <= space else ""
+        remedy = f"--precision fp16 needs {size_text(half)}, or " if half <= space and half < disk else ""
         problems.append(
             f"about {size_text(disk)} of disk space, {size_text(space)} are free where {folder} will be: {remedy}take "
             "another disk with --out"

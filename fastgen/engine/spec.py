@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 SPEC_FILE = "engine.json"
-BACKENDS = ("onnxruntime", "tensorrt", "torch")
+BACKENDS = ("onnxruntime", "openvino", "tensorrt", "torch")
 PRECISIONS = ("fp32", "fp16", "bf16")
 PROVIDERS = ("auto", "cpu", "cuda")
 

@@ -44,7 +44,7 @@ from fastgen.shards.write import ShardWriter
 if TYPE_CHECKING:
     from fastgen.engine.load import Engine
 
-PACKAGES = ("torch", "diffusers", "transformers", "numpy", "h5py", "onnxruntime", "tensorrt")
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "h5py", "onnxruntime", "openvino", "tensorrt")
 FAILURES_LISTED = 20
 
 

@@ -176,7 +176,7 @@ def test_another_backend_names_the_command(tiny_engine_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "directml"}, "backend: got 'directml', allowed: onnxruntime, tensorrt, torch"),
+        ({"backend": "directml"}, "backend: got 'directml', allowed: onnxruntime, openvino, tensorrt, torch"),
         ({"precision": "int8"}, "precision: got 'int8', allowed: fp32, fp16, bf16"),
         ({"batch": 0}, "batch: got 0"),
         ({"size": 60}, "size 60: this model makes squares whose side is a multiple of 8"),
