@@ -34,6 +34,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +142,12 @@ def summary(times: dict[str, list[float]], rows: int) -> dict[str, dict[str, flo
     return found
 
 
-def agreement(folder: Path) -> dict[str, float]:
-    """PSNR in dB between fastgen's images and those of the peers that do exactly the same work."""
+def agreement(folder: Path, names: Collection[str]) -> dict[str, float]:
+    """PSNR in dB between fastgen's images and those of the peers of this run that do exactly the same work."""
     found = {}
     for ours, theirs in (("fastgen", "dalda"), ("fastgen-text", "optimum")):
-        pair = [folder / f"{name}.npy" for name in (ours, theirs)]
-        if all(path.exists() for path in pair):
-            a, b = (np.load(path).astype(np.float64) for path in pair)
+        if ours in names and theirs in names:
+            a, b = (np.load(folder / f"{name}.npy").astype(np.float64) for name in (ours, theirs))
             error = float(np.square(a - b).mean())
             found[f"{ours} and {theirs}"] = 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
     return found
@@ -195,7 +195,7 @@ def main() -> None:
         "settings": settings,
         "versions": versions,
         "results": found,
-        "psnr_db": agreement(options.work),
+        "psnr_db": agreement(options.work, times),
     }
     _print(found)
     precision = "" if options.precision == "fp32" else f"-{options.precision}"
