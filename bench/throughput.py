@@ -1,9 +1,11 @@
 """Images per second of fastgen and of every peer, on the same weights, rows, steps and size.
 
-Command:   python bench/throughput.py --model mini --steps 25 --guidance 3 --rows 8 --budget 400
-Hardware:  two virtual cores of an AMD EPYC, shared with others, at a third of their usual speed in that hour
-Result:    images/s, medians of 2 or 3 turns: openvino (text only) 1.67, fastgen 1.67, compiled 1.31, fastgen-text 1.23,
-           optimum (text only) 1.21, diffusers 0.99, dalda 0.48 (bench/results/throughput-mini.json)
+Command:   python bench/throughput.py --model mini --steps 25 --guidance 3 --rows 16 --batch 8 --repeats 1
+           and the same with --backend openvino --precision bf16
+Hardware:  two virtual cores of an AMD EPYC with AVX512_BF16
+Result:    images/s, medians of 3 turns, float32 and bf16: openvino (text only) 2.80 4.32, fastgen 2.46 4.28, optimum
+           (text only) 2.39, compiled 2.26 2.79, fastgen-text 2.13 4.05, diffusers 1.69 2.27, dalda 1.34 1.20
+           (bench/results/throughput-mini.json, throughput-mini-bf16.json)
 
 On a GPU:  python -m tests.real_shapes sd15 FOLDER, then
            python bench/throughput.py --model FOLDER --ip-adapter FOLDER/adapters/ip-adapter.safetensors
