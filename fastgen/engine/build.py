@@ -89,7 +89,11 @@ def build(
     """
     _check_options(backend, precision, compile, batch, size)
     check_provider(provider, backend)
-    plan = _plan(backend, precision, compile)
+    if backend == "openvino":
+        from fastgen.engine.openvino_backend import require_openvino
+
+        require_openvino(precision)
+    plan = _plan(backend, compile)
     loras, embeddings = parse_loras(lora), parse_embeddings(embedding)
     places = {"config": config, "vae": vae, "ip_adapter": ip_adapter}
     sources = find_sources(model, **places, loras=loras, embeddings=embeddings)
@@ -202,16 +206,12 @@ def _environment(backend: str, compile: bool) -> dict[str, Any]:
     return {"opset": OPSET if backend != "torch" else None, "versions": versions}
 
 
-def _plan(backend: str, precision: str, compile: bool) -> dict[str, Any] | None:
+def _plan(backend: str, compile: bool) -> dict[str, Any] | None:
     """What plans built here and now are for, or how torch compiles; None for what runs as it is.
 
     Raises:
-        EngineError: what the backend needs is not here.
+        EngineError: no GPU or no TensorRT.
     """
-    if backend == "openvino":
-        from fastgen.engine.openvino_backend import require_openvino
-
-        require_openvino(precision)
     if backend == "tensorrt":
         from fastgen.engine.tensorrt_build import build_options
         from fastgen.engine.tensorrt_platform import describe_platform, require_tensorrt

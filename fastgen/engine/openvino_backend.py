@@ -1,5 +1,6 @@
 """Runs an engine's ONNX files in OpenVINO, on a CPU: the fastest there where it has instructions for bf16."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,16 @@ class OpenVinoBackend:
         return torch.from_numpy(self._requests[component].infer(inputs, share_inputs=True)[0])
 
 
+@functools.cache
+def _core(openvino: Any) -> Any:
+    """The process's one Core, kept for good.
+
+    With its last object OpenVINO unloads the library that computes, and the next fork of the process, such as that of a
+    PyTorch DataLoader, jumps into it.
+    """
+    return openvino.Core()
+
+
 def require_openvino(precision: str) -> Any:
     """Return an openvino.Core whose CPU can compute in a precision.
 
@@ -72,7 +83,7 @@ def require_openvino(precision: str) -> Any:
         import openvino
     except ImportError as error:
         raise EngineError("the openvino backend needs OpenVINO: pip install openvino") from error
-    core = openvino.Core()
+    core = _core(openvino)
     if precision == "bf16" and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
         raise EngineError(
             "precision bf16: this CPU has no instructions for it (AVX512_BF16 or AMX), and OpenVINO would compute in "
