@@ -67,8 +67,7 @@ class OpenVinoBackend:
 def _core(openvino: Any) -> Any:
     """The process's one Core, kept for good.
 
-    With its last object OpenVINO unloads the library that computes, and the next fork of the process, such as that of a
-    PyTorch DataLoader, jumps into it.
+    Processes that made a Core for every engine, and gave up some twenty of both, ended in a segmentation fault later.
     """
     return openvino.Core()
 

@@ -95,24 +95,10 @@ print(hashlib.sha256(engine.run("unet", inputs).numpy().tobytes()).hexdigest())
         assert len(found) == 1
 
 
-def test_a_process_may_fork_when_its_engines_are_gone(paths):
-    program = """
-import gc, os, sys
-from fastgen.engine.load import load_engine
-from fastgen.engine.parity import example_inputs
-for path in sys.argv[1:]:
-    engine = load_engine(path)
-    engine.run("unet", example_inputs(engine.spec.components["unet"], rows=3, vocabulary=30))
-del engine
-gc.collect()
-child = os.fork()
-if child == 0:
-    os._exit(0)
-print(os.waitpid(child, 0)[1])
-"""
-    words = [sys.executable, "-c", program, *map(str, paths.values())]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.split()) == (0, ["0"]), done.stderr
+def test_engines_share_one_core(paths, monkeypatch):
+    load_engine(paths["fp32"])
+    monkeypatch.setattr(openvino, "Core", lambda: pytest.fail("a second Core"))
+    load_engine(paths["fp32"])
 
 
 def test_a_result_belongs_to_the_caller(engine):
