@@ -108,7 +108,7 @@ def test_run_takes_it_before_anything_is_made(tiny_engine_path, tmp_path, no_gpu
 def test_its_threads_stay_on_the_cores_of_the_process(tiny_engine_path):
     # as SLURM's tasks are kept: ONNX Runtime's own choice puts threads on the other cores
     program = f"""
-import os, pathlib
+import os
 os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
 from fastgen.engine.load import load_engine
 engine = load_engine({str(tiny_engine_path)!r}, provider="cpu")
