@@ -233,23 +233,22 @@ def main() -> None:
 
 
 def measure(bank: Path, engine, folder: Path, *, kills: int, seed: int) -> dict:
-    """Kill runs of one process and of three, in rounds, until there are enough; returns the result as JSON."""
+    """Kill runs of one process and of three, in rounds, until each has its half; returns the JSON."""
     single = Harness(bank, engine, _made(folder / "one"), seed=seed, shard_size=5, batch=2)
     several = Harness(bank, engine, _made(folder / "three"), world=3, seed=seed + 1, shard_size=3, batch=2)
-    rounds = 0
-    while single.kills.total() + several.kills.total() < kills:
-        left = kills - single.kills.total() - several.kills.total()
-        harness = (single, several)[rounds % 2]
-        harness.round(min(left, 8))
-        rounds += 1
-        print(f"{kills - left} of {kills} kills, {rounds} rounds", file=sys.stderr)
+    half = -(-kills // 2)
+    for harness in (single, several):
+        while left := max(0, half - harness.kills.total()):
+            harness.round(min(left, 8))
+            done = single.kills.total() + several.kills.total()
+            print(f"{done} of {kills} kills, {single.rounds + several.rounds} rounds", file=sys.stderr)
     found = single.kills + several.kills
     return {
         "kills": found.total(),
         "by_signal": dict(sorted(found.items())),
         "of_three_ranks_at_once": several.kills.total(),
         "exit_codes": dict(sorted((single.ends + several.ends).items())),
-        "rounds": rounds,
+        "rounds": single.rounds + several.rounds,
         "rows": len(single.images),
         "identical": f"{found.total()} of {found.total()}",  # a round that is not identical ends with an error
     }
