@@ -19,11 +19,12 @@ class FakeTokenizer:
     def __call__(self, text, **options):
         if isinstance(text, str):
             return SimpleNamespace(input_ids=[1, *(ord(c) % 997 for c in text), 2])
-        ids = torch.zeros(len(text), 77, dtype=torch.int64)
-        for row, one in zip(ids, text, strict=True):
+        ids, mask = torch.zeros(2, len(text), 77, dtype=torch.int64)
+        for row, used, one in zip(ids, mask, text, strict=True):
             codes = self(one).input_ids[:77]
             row[: len(codes)] = torch.tensor(codes)
-        return SimpleNamespace(input_ids=ids)
+            used[: len(codes)] = 1
+        return SimpleNamespace(input_ids=ids, attention_mask=mask)
 
 
 class FakeEngine:

@@ -208,8 +208,9 @@ class Encoder:
         tokenizer = self._engine.tokenizer
         length = tokenizer.model_max_length
         prompts = self._engine.expand(prompts)
-        self._cut += sum(len(tokenizer(prompt).input_ids) > length for prompt in prompts)
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        full = [prompt for prompt, mask in zip(prompts, tokens.attention_mask, strict=True) if mask.all()]
+        self._cut += sum(len(tokenizer(prompt).input_ids) > length for prompt in full)
         return self._engine.encode_text(tokens.input_ids)
 
     def _encode_tokens(self, images: "list[Image.Image]") -> Tensor:

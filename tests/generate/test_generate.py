@@ -167,8 +167,9 @@ def test_prompts_and_references_are_encoded_once():
 def test_long_prompts_are_counted():
     engine = FakeEngine()
     encoder = Encoder(engine, reference)
-    list(generate([make_row(0, engine, prompt="x" * 100), make_row(1, engine)], engine, encoder))
-    assert encoder.counts["prompts_cut"] == 1
+    prompts = ["x" * 100, "x" * 76, "x" * 75, "x"]  # two more tokens each: begin and end
+    list(generate([make_row(i, engine, prompt=prompt) for i, prompt in enumerate(prompts)], engine, encoder))
+    assert encoder.counts["prompts_cut"] == 2
 
 
 def test_a_cache_forgets_the_least_recently_used():
