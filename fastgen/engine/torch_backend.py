@@ -10,7 +10,7 @@ from torch import Tensor
 from fastgen.engine.gpu import CudaStream
 from fastgen.engine.precision import EXACT_DECODER, lower
 from fastgen.engine.spec import EngineSpec
-from fastgen.engine.torch_program import PlainProgram, Program, RecordedProgram
+from fastgen.engine.torch_program import PlainProgram, Program, RecordedProgram, ThreadedProgram
 
 WEIGHTS = "torch"
 """Folder of the weights inside the engine folder."""
@@ -59,11 +59,11 @@ class TorchBackend:
     def _program(self, name: str, module: Any, spec: EngineSpec, stream: CudaStream | None) -> Program:
         layout = torch.channels_last if stream else torch.preserve_format
         module = module.to(self.device, memory_format=layout)
-        if name not in COMPILED:
-            return PlainProgram(module, self.device)
-        if spec.plan is not None:
+        if name in COMPILED and spec.plan is not None:
             module = torch.compile(module, fullgraph=True, dynamic=False, options=spec.plan["torch_compile"])
         if stream is None:
+            return ThreadedProgram(module, self._rows[name], threads=torch.get_num_threads())
+        if name not in COMPILED:
             return PlainProgram(module, self.device)
         return RecordedProgram(module, spec.components[name], self._rows[name], stream)
 

@@ -1,6 +1,7 @@
-"""One component of the torch backend at one fixed shape: called as it is, or recorded on the GPU and replayed."""
+"""One component of the torch backend at one fixed shape: called as it is, recorded on a GPU, or shared by threads."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -46,7 +47,7 @@ def steady_math() -> Iterator[None]:
 
 
 class PlainProgram:
-    """Calls the module every time: on the CPU, and on a GPU for what runs once per image or less."""
+    """Calls the module every time: for what runs once per image or less on a GPU."""
 
     def __init__(self, module: Any, device: torch.device) -> None:
         """Keep a module that lies on `device`."""
@@ -57,6 +58,54 @@ class PlainProgram:
         inputs = {name: tensor.to(self._device) for name, tensor in tensors.items()}
         with torch.no_grad(), steady_math():
             return self._module(**inputs)
+
+
+class ThreadedProgram:
+    """The module on the CPU: whole rows for every thread, in pieces of one shape.
+
+    PyTorch would cut each operation into as many parts as there are threads, wherever in a row that falls, and it
+    computes the last few numbers of a part another way (SiLU) or sums them in another order (matrix products). With
+    three threads, say, the last bits of a row would depend on its place in the batch.
+    """
+
+    def __init__(self, module: Any, rows: int, *, threads: int) -> None:
+        """Start the threads.
+
+        Args:
+            module: lies on the CPU.
+            rows: of every execution.
+            threads: for all pieces together.
+        """
+        self._module, self._rows = module, rows_per_piece(rows, threads)
+        workers = min(threads, rows // self._rows)
+        # Pieces of one row are all the same call, however many threads that takes.
+        own = threads // workers if self._rows == 1 else 1
+        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(own,))
+        self._is_warm = False
+
+    def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Run the module on every piece."""
+        rows = len(next(iter(tensors.values())))
+        pieces = [
+            {name: tensor[start : start + self._rows].cpu() for name, tensor in tensors.items()}
+            for start in range(0, rows, self._rows)
+        ]
+        done: list[Tensor] = []
+        with steady_math():
+            if not self._is_warm:  # torch.compile compiles in the first call: once, not in all threads at the same time
+                done.append(self._pool.submit(self._run, pieces.pop(0)).result())
+                self._is_warm = True
+            return torch.cat([*done, *self._pool.map(self._run, pieces)])
+
+    def _run(self, piece: Mapping[str, Tensor]) -> Tensor:
+        with torch.inference_mode():
+            return self._module(**piece)
+
+
+def rows_per_piece(rows: int, threads: int) -> int:
+    """Divisor of `rows` with which that many threads, a piece each at a time, are done first; the largest of these."""
+    sizes = [size for size in range(1, rows + 1) if rows % size == 0]
+    return min(sizes, key=lambda size: (-(-rows // size // threads) * size, -size))
 
 
 class RecordedProgram:

@@ -58,6 +58,24 @@ def test_a_row_does_not_depend_on_batch_size_or_place(engine, name):
         assert torch.equal(part, together[rows]), f"rows {rows}"
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize("threads", [2, 3, 5, 16])
+def test_a_row_does_not_depend_on_its_place_with_any_number_of_threads(tiny_model, tmp_path_factory, backend, threads):
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    path = tmp_path_factory.getbasetemp() / f"places-{backend}"
+    build(tiny_model, backend=backend, batch=6, out=path, say=lambda _: None)  # once: after that it is up to date
+    before = torch.get_num_threads()
+    try:
+        engine = load_engine(path, threads=threads)
+        for name in PARTS:
+            inputs = inputs_of(engine, name, 1)
+            output = engine.run(name, {key: tensor.expand(6, *tensor.shape[1:]) for key, tensor in inputs.items()})
+            assert all(torch.equal(row, output[0]) for row in output), name
+    finally:
+        torch.set_num_threads(before)  # the torch backend has no number of its own
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_threads_change_no_bit(tiny_engine, tiny_engine_path, name):
     inputs = inputs_of(tiny_engine, name, 5)

@@ -13,7 +13,7 @@ from fastgen.engine.load import load_engine
 from fastgen.engine.parity import compare, example_inputs
 from fastgen.engine.spec import read_spec
 from fastgen.engine.torch_backend import COMPILE_OPTIONS, WEIGHTS, load_modules, rows_together
-from fastgen.engine.torch_program import RecordedProgram
+from fastgen.engine.torch_program import RecordedProgram, ThreadedProgram, rows_per_piece
 from fastgen.errors import EngineError
 from tests.fake_tensorrt import FakeStream
 
@@ -59,6 +59,24 @@ def test_another_backend_names_a_command_without_compile(half_path, tmp_path):
     with pytest.raises(EngineError, match="--backend onnxruntime") as error:
         load_engine(tmp_path, backend="onnxruntime")
     assert "--compile" not in str(error.value)
+
+
+def test_threads_have_whole_rows():
+    assert [rows_per_piece(8, threads) for threads in (1, 2, 3, 4, 8, 64)] == [8, 4, 1, 2, 1, 1]
+    assert [rows_per_piece(6, threads) for threads in (2, 3, 4)] == [3, 2, 2]
+    seen = []
+
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            seen.append((len(x), torch.get_num_threads()))
+            return x + 1
+
+    x = torch.arange(8.0)[:, None]
+    for number, expected in ((4, (2, 1)), (16, (1, 2))):
+        program = ThreadedProgram(Module(), 8, threads=number)
+        assert torch.equal(program({"x": x}), x + 1) and torch.equal(program({"x": -x}), 1 - x)
+        assert set(seen) == {expected}
+        seen.clear()
 
 
 @pytest.mark.slow
