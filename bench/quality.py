@@ -43,6 +43,8 @@ from fastgen.clip import ScoringClip  # noqa: E402
 from fastgen.engine.build import build  # noqa: E402
 from fastgen.engine.load import Engine, load_engine  # noqa: E402
 from fastgen.engine.model_files import EMBEDDED  # noqa: E402
+from fastgen.engine.openvino_backend import require_openvino  # noqa: E402
+from fastgen.errors import EngineError  # noqa: E402
 from fastgen.files import atomic_write_text  # noqa: E402
 from fastgen.generate.batch import complete_row  # noqa: E402
 from fastgen.generate.run import generate  # noqa: E402
@@ -255,15 +257,25 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=185)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--guidance", type=Path, help="of repro.mini.guidance's LoRA, for the options in weights")
-    parser.add_argument("--options", nargs="+", choices=OPTIONS, metavar="OPTION", help="default: all")
+    parser.add_argument("--options", nargs="+", choices=OPTIONS, metavar="OPTION", help="default: all that can run")
     parser.add_argument("--images", type=Path, help="folder for the images of every option, as .npy")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "quality-mini.json")
     options = parser.parse_args()
     if options.options is None:
-        options.options = [name for name, option in OPTIONS.items() if options.guidance or option.engine != "guidance"]
+        runs = {"plain": True, "guidance": options.guidance is not None, "bf16": can_bf16()}
+        options.options = [name for name, option in OPTIONS.items() if runs[option.engine]]
     if not options.guidance and any(OPTIONS[name].engine == "guidance" for name in options.options):
         parser.error("the options in weights need --guidance FOLDER, from python -m repro.mini.guidance")
     return options
+
+
+def can_bf16() -> bool:
+    """Whether OpenVINO is here and this CPU has instructions for bf16."""
+    try:
+        require_openvino("bf16")
+    except EngineError:
+        return False
+    return True
 
 
 def load_engines(names: set[str], guidance: Path | None) -> dict[str, Engine]:

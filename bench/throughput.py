@@ -1,10 +1,10 @@
 """Images per second of fastgen and of every peer, on the same weights, rows, steps and size.
 
-Command:   python bench/throughput.py --model mini --steps 25 --guidance 3 --rows 16 --batch 8 --repeats 1
-           and the same with --backend openvino --precision bf16
+Command:   python bench/throughput.py --model mini --steps 25 --guidance 3 --rows 16 --batch 8 --rounds 9
+           --repeats 1, and the same with --backend openvino --precision bf16
 Hardware:  two virtual cores of an AMD EPYC with AVX512_BF16
-Result:    images/s, medians of 3 turns, float32 and bf16: openvino (text only) 2.80 4.32, fastgen 2.46 4.28, optimum
-           (text only) 2.39, compiled 2.26 2.79, fastgen-text 2.13 4.05, diffusers 1.69 2.27, dalda 1.34 1.20
+Result:    images/s, medians of 9 turns, float32 and bf16: openvino (text only) 2.36 4.04, fastgen 2.30 4.19,
+           fastgen-text 2.24 3.86, optimum (text only) 2.23, compiled 2.10 2.85, diffusers 1.68 2.20, dalda 1.06 1.16
            (bench/results/throughput-mini.json, throughput-mini-bf16.json)
 
 On a GPU:  python -m tests.real_shapes sd15 FOLDER, then
