@@ -13,7 +13,7 @@ from fastgen.errors import OutputError
 from fastgen.shards.schema import GOOD, NUMBERS, STATUS_NAMES, TEXTS
 from fastgen.shards.shard_file import ShardFile
 
-OPEN_FILES = 16
+OPEN_FILES = 64
 """Shard files that one Output keeps open."""
 
 PIECE = 1024
@@ -190,7 +190,7 @@ class Output(Sequence[dict[str, Any]]):
             self._handles, self._process = OrderedDict(), os.getpid()
         file = self._handles.pop(number, None)
         if file is None:  # `or` would ask HDF5 for the file's length
-            file = ShardFile(self.files[number], check=False)
+            file = ShardFile(self.files[number], known=True)
         self._handles[number] = file
         if len(self._handles) > OPEN_FILES:
             self._handles.popitem(last=False)[1].close()

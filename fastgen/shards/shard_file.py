@@ -18,25 +18,27 @@ from fastgen.shards.seal import damage_outside_images
 class ShardFile:
     """One shard file, open for reading; a context manager."""
 
-    def __init__(self, path: str | Path, *, check: bool = True) -> None:
-        """Open the file and read its attributes.
+    def __init__(self, path: str | Path, *, check: bool = True, known: bool = False) -> None:
+        """Open the file and look whether it is a shard.
 
         Args:
             path: of the shard.
             check: compare all but the images with the seal first, about a kilobyte per row.
+            known: it was opened before and is a shard: do not look or check, which takes ten times as long as opening.
 
         Raises:
             OutputError: not a file, not HDF5, damaged, or of another format version.
         """
         self.path = Path(path)
         try:
-            if check and (damage := damage_outside_images(self.path)):
+            if check and not known and (damage := damage_outside_images(self.path)):
                 raise ValueError(damage)
             self._file = h5py.File(self.path, "r", locking=False)
         except Exception as error:
             raise self._unreadable(error) from error
+        if known:
+            return
         try:
-            self.attributes: dict[str, Any] = {name: _plain(value) for name, value in self._file.attrs.items()}
             problem = self._format_problem()
         except Exception as error:  # on damaged data h5py raises nearly anything
             self._file.close()
@@ -92,9 +94,16 @@ class ShardFile:
         self._file.close()
 
     @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the file as str, int, or list of str."""
+        return {name: _plain(value) for name, value in self._file.attrs.items()}
+
+    @cached_property
     def _images(self) -> h5py.Dataset:
         """The image dataset; to look it up by name takes longer than to read a small image."""
-        return self._file["image"]
+        access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+        access.set_chunk_cache(1, 0, 1.0)  # every chunk is one image: a cache is a mebibyte for nothing
+        return h5py.Dataset(h5py.h5d.open(self._file.id, b"image", access), readonly=True)
 
     @cached_property
     def image_type(self) -> tuple[np.dtype, tuple[int, ...]]:
