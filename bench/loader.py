@@ -1,8 +1,8 @@
 """Images per second of a PyTorch DataLoader over shards, a folder of PNG files, and WebDataset's tar files.
 
-Command:   OMP_NUM_THREADS=1 python bench/loader.py --sizes 64:2000 512:100
-Hardware:  two cores of an AMD EPYC that other programs used too
-Result:    docs/loader.md: ShardStream reads 1.1 to 4.8 times the images/s of PNG files, 1.4 to 5.8 times WebDataset
+Command:   OMP_NUM_THREADS=1 python bench/loader.py --sizes 64:12000 512:600
+Hardware:  two cores of an AMD EPYC (virtual)
+Result:    docs/loader.md: ShardStream reads 1.4 to 4.5 times the images/s of PNG files, 1.5 to 5.1 times WebDataset
 
 All of them read the same images, in a new random order, as batches of 32 of uint8 tensors (3, H, W), and every epoch is
 timed from the start of its workers to the last batch. The images are made up (soft shapes with grain), lossless
