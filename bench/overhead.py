@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.hardware import hardware  # noqa: E402
+from fastgen.errors import FastgenError  # noqa: E402
 from fastgen.files import atomic_write_text  # noqa: E402
 
 BANK = ROOT / "prompts" / "pets.jsonl"
@@ -72,7 +73,9 @@ def measure_apart(engine: str, rows: int) -> dict[str, Any]:
     """Measure in a process of its own."""
     words = [sys.executable, __file__, engine, "--rows", str(rows), "--alone"]
     environment = {**os.environ, "STARTED": str(time.time())}
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env=environment)
+    if done.returncode:  # it has said why
+        sys.exit(done.returncode)
     return json.loads(done.stdout.rpartition(MARK)[2])
 
 
@@ -99,7 +102,10 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
-        print(MARK + json.dumps(measure(options.engines[0], options.rows)), flush=True)
+        try:
+            print(MARK + json.dumps(measure(options.engines[0], options.rows)), flush=True)
+        except FastgenError as error:
+            parser.exit(error.exit_code, f"error: {error}\n")
         return
     start = hardware("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "diffusers")
     turns: dict[str, list[dict[str, Any]]] = {engine: [] for engine in options.engines}

@@ -64,11 +64,13 @@ class OpenVinoBackend:
 
 
 @functools.cache
-def _core(openvino: Any) -> Any:
+def _core() -> Any:
     """The process's one Core, kept for good.
 
     Processes that made a Core for every engine, and gave up some twenty of both, ended in a segmentation fault later.
     """
+    import openvino
+
     return openvino.Core()
 
 
@@ -79,10 +81,9 @@ def require_openvino(precision: str) -> Any:
         EngineError: OpenVINO is not installed, or the CPU has no instructions for the precision.
     """
     try:
-        import openvino
+        core = _core()
     except ImportError as error:
         raise EngineError("the openvino backend needs OpenVINO: pip install openvino") from error
-    core = _core(openvino)
     if precision == "bf16" and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
         raise EngineError(
             "precision bf16: this CPU has no instructions for it (AVX512_BF16 or AMX), and OpenVINO would compute in "

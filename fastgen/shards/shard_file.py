@@ -70,6 +70,8 @@ class ShardFile:
         return "" if isinstance(self.attributes["classes"], list) else "the attribute classes is no list"
 
     def _unreadable(self, error: Exception) -> OutputError:
+        if isinstance(error, OutputError):
+            return error
         return OutputError(
             f"{self.path}: cannot be read as a shard ({error}). Delete this file and run again: "
             "only its rows are made anew"
@@ -103,7 +105,10 @@ class ShardFile:
         """The image dataset; to look it up by name takes longer than to read a small image."""
         access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
         access.set_chunk_cache(1, 0, 1.0)  # every chunk is one image: a cache is a mebibyte for nothing
-        return h5py.Dataset(h5py.h5d.open(self._file.id, b"image", access), readonly=True)
+        try:
+            return h5py.Dataset(h5py.h5d.open(self._file.id, b"image", access), readonly=True)
+        except Exception as error:  # another file may have taken the place of a known one
+            raise self._unreadable(error) from error
 
     @cached_property
     def image_type(self) -> tuple[np.dtype, tuple[int, ...]]:
@@ -130,8 +135,9 @@ class ShardFile:
         Raises:
             OutputError: the stored image is damaged.
         """
+        images = self._images
         try:
-            return self._images[place]
+            return images[place]
         except Exception as error:  # on damaged data h5py raises nearly anything
             raise OutputError(f"{self.path}: the image of row {place} is damaged ({error})") from error
 

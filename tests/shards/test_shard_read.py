@@ -2,9 +2,11 @@
 
 import pickle
 
+import h5py
 import numpy as np
 import pytest
 
+from fastgen.dataset import ShardStream
 from fastgen.errors import OutputError
 from fastgen.shards import read
 from fastgen.shards.read import open_output
@@ -37,6 +39,16 @@ def test_few_files_stay_open(tmp_path, monkeypatch):
     for number in (0, 11, 5, 3, 0, 8):
         assert (output.image(number) == image_of(number)).all()
         assert len(output._handles) <= 2
+
+
+def test_a_file_that_took_a_shards_place_is_named(tmp_path):
+    layout = make_output(tmp_path / "out", rows=3)
+    output, stream = open_output(tmp_path / "out"), ShardStream(tmp_path / "out")
+    layout.shard(0, 0).unlink()
+    h5py.File(layout.shard(0, 0), "w").close()
+    for read_it in (lambda: output.image(0), lambda: output.image_shape, lambda: output[0], lambda: next(iter(stream))):
+        with pytest.raises(OutputError, match=layout.shard(0, 0).name):
+            read_it()
 
 
 def test_a_pickled_output_opens_its_files_again(tmp_path):
