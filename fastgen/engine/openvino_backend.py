@@ -64,13 +64,11 @@ class OpenVinoBackend:
 
 
 @functools.cache
-def _core() -> Any:
+def _core(openvino: Any) -> Any:
     """The process's one Core, kept for good.
 
     Processes that made a Core for every engine, and gave up some twenty of both, ended in a segmentation fault later.
     """
-    import openvino
-
     return openvino.Core()
 
 
@@ -81,9 +79,10 @@ def require_openvino(precision: str) -> Any:
         EngineError: OpenVINO is not installed, or the CPU has no instructions for the precision.
     """
     try:
-        core = _core()
+        import openvino
     except ImportError as error:
         raise EngineError("the openvino backend needs OpenVINO: pip install openvino") from error
+    core = _core(openvino)
     if precision == "bf16" and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
         raise EngineError(
             "precision bf16: this CPU has no instructions for it (AVX512_BF16 or AMX), and OpenVINO would compute in "
