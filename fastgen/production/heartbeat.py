@@ -1,4 +1,5 @@
-"""What a running rank says about itself, for `fastgen status`: one small file, replaced every five seconds."""
+"""What a running rank says about itself, for `fastgen status`: one small file, replaced with the first image and every
+five seconds."""
 
 import os
 import socket
@@ -35,7 +36,8 @@ class Heartbeat:
             job: rank and world.
         """
         self._path = layout.progress(job.rank)
-        self._ended = threading.Event()
+        self._ended = False
+        self._news = threading.Event()  # the state has changed: the thread writes now
         self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
         self._facts: dict[str, Any] = {
             "fastgen_progress": PROGRESS_FORMAT,
@@ -64,6 +66,7 @@ class Heartbeat:
 
     def beat(self, progress: "RunProgress") -> None:
         """Take the numbers for the next write; the rate is that of the last image's arrival."""
+        before = self._facts["state"]
         self._facts = self._facts | {
             "state": "running" if progress.made else "starting",
             "rows": progress.rows,
@@ -72,12 +75,15 @@ class Heartbeat:
             "failed": progress.failed_in_all,
             "images_per_second": round(progress.rate, 4) if progress.made else None,
         }
+        if self._facts["state"] != before:
+            self._news.set()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the file of a finished rank; of another one, say how it ended."""
-        self._ended.set()
+        self._ended = True
+        self._news.set()
         self._thread.join()
         if error is None:
             with suppress(OSError):
@@ -88,7 +94,11 @@ class Heartbeat:
         self._write()
 
     def _work(self) -> None:
-        while not self._ended.wait(INTERVAL):
+        while True:
+            self._news.wait(INTERVAL)
+            self._news.clear()
+            if self._ended:
+                return
             self._write()
 
     def _write(self) -> None:

@@ -49,6 +49,15 @@ def test_it_starts_runs_and_disappears(layout):
     assert os.listdir(layout.out) == []
 
 
+def test_the_first_image_is_told_at_once(layout, monkeypatch):
+    monkeypatch.setattr(heartbeat, "INTERVAL", 3600.0)
+    with Heartbeat(layout, JOB) as heart, RunProgress(quiet=True, watch=heart.beat) as progress:
+        progress.expect(10, there=0, failed=0)
+        progress.image(good=True)
+        wait_for(lambda: said(layout)["state"] == "running")
+        assert said(layout)["made"] == 1
+
+
 def test_the_rate_is_that_of_the_images_not_of_the_clock(layout):
     with Heartbeat(layout, JOB) as heart, RunProgress(quiet=True, watch=heart.beat) as progress:
         time.sleep(0.1)

@@ -62,10 +62,11 @@ def release(job: str) -> None:
 
 
 def has_begun(out: Path, ranks) -> bool:
-    """Whether each of the ranks has published a shard and is at work on another."""
+    """Whether each of the ranks has published a shard, is at work on another, and has said so."""
     names = [path.name for path in (out / "shards").glob("*.h5*")] if (out / "shards").exists() else []
     of_rank = {rank: [name for name in names if f"-r{rank:03d}" in name] for rank in ranks}
-    return all(any(name.endswith(end) for name in of_rank[rank]) for rank in ranks for end in (".h5", ".part"))
+    works = all(any(name.endswith(end) for name in of_rank[rank]) for rank in ranks for end in (".h5", ".part"))
+    return works and all(states(out)[rank] == "running" for rank in ranks)
 
 
 def kill(out: Path, rank: int) -> None:
