@@ -116,14 +116,22 @@ def _write_program(
         # OpenVINO lowers a float32 graph itself, and knows what must stay float32 then
         own = "fp32" if inputs["backend"] == "openvino" else precisions[name]
         module, path = lower(modules[name], own), tmp / GRAPHS / f"{name}.onnx"
-        # half precision is for GPUs and stays as TensorRT would take it: what fusing gains there was not measured
-        fused = inputs["backend"] == "onnxruntime" and inputs["precision"] == "fp32"
-        export_onnx(module, part, path, fused=fused)
+        export_onnx(module, part, path, rewrite=_rewrite(inputs))
     if inputs["backend"] == "tensorrt":
         from fastgen.engine.tensorrt_build import build_plans
         from fastgen.engine.tensorrt_platform import require_tensorrt
 
         build_plans(require_tensorrt(), tmp, parts, precisions=precisions, batch=inputs["batch"], say=say)
+
+
+def _rewrite(inputs: Mapping[str, Any]) -> Callable[[Any], None] | None:
+    """How the exported graphs are changed for what runs them."""
+    from fastgen.engine.fusion import fuse_for_onnxruntime, fuse_for_openvino
+
+    if inputs["backend"] == "openvino":
+        return fuse_for_openvino
+    # half precision is for GPUs and stays as TensorRT would take it: what fusing gains there was not measured
+    return fuse_for_onnxruntime if (inputs["backend"], inputs["precision"]) == ("onnxruntime", "fp32") else None
 
 
 def _write_small_files(tmp: Path, model: Model, sources: Sources) -> None:

@@ -33,7 +33,7 @@ PACKAGES = {
 }
 """Backend -> packages whose versions can change what a build makes; TensorRT's own is part of EngineSpec.plan."""
 
-WRITERS = ("adapters", "assemble", "components", "export", "ort_fusion", "precision", "projection", "translations")
+WRITERS = ("adapters", "assemble", "components", "export", "fusion", "precision", "projection", "translations")
 """Modules beside this one that decide how a graph is written: a graph of older code is not up to date."""
 
 COMPILERS = ("triton",)

@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,15 @@ EXAMPLE_BATCH = 2
 """Rows of the example inputs; 1 would be taken for a constant by the exporter."""
 
 
-def export_onnx(module: Any, part: Component, path: Path, *, fused: bool = False) -> None:
+def export_onnx(module: Any, part: Component, path: Path, *, rewrite: Callable[[Any], None] | None = None) -> None:
     """Write one component as ONNX, its weights in `<path>.data`.
 
     Args:
         module: takes the component's inputs in order.
         part: names and shapes.
         path: ends in .onnx; its folder exists.
-        fused: with ONNX Runtime's own operators, which nothing else can run.
+        rewrite: changes the graph (onnx_ir.Model) in place before it is saved.
     """
-    from fastgen.engine.ort_fusion import fuse
     from fastgen.engine.translations import TABLE
 
     inputs = tuple(_example(spec) for spec in part.inputs)
@@ -46,8 +45,8 @@ def export_onnx(module: Any, part: Component, path: Path, *, fused: bool = False
         )
         assert program is not None
         _forget_origin(program.model)
-        if fused:
-            fuse(program.model)
+        if rewrite is not None:
+            rewrite(program.model)
         program.save(str(path), external_data=True)
 
 

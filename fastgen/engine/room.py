@@ -40,7 +40,7 @@ VAE_LAYERS, VAE_LAYERS_ORT = 8, 8
 while the encoder is compared."""
 
 SCORES_ORT = 2
-"""Tensors of attention scores in the UNet's largest attention: in half precision it is not fused (see `ort_fusion`)."""
+"""Tensors of attention scores in the UNet's largest attention: in half precision it is not fused (see `fusion`)."""
 
 GRAPHS = 16 << 20
 """Bytes of graphs, tokenizer and the like on the disk."""

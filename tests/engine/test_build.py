@@ -93,7 +93,7 @@ def test_graphs_that_other_code_wrote_are_not_up_to_date(engine_copy, tiny_model
     monkeypatch.setattr(builder, "_build", lambda folder, *_, **__: folder)
     lines: list[str] = []
     build(tiny_model, batch=4, out=engine_copy, say=lines.append)
-    (tmp_path / "ort_fusion.py").write_text("def fuse(model): ...")
+    (tmp_path / "fusion.py").write_text("def fuse_for_openvino(model): ...")
     build(tiny_model, batch=4, out=engine_copy, say=lines.append)
     assert "up to date" in lines[0] and lines[1].endswith("is built again: other versions")
 

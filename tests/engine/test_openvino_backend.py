@@ -44,6 +44,12 @@ def engine(request, paths):
     return load_engine(paths[request.param])
 
 
+def test_the_engine_holds_the_graphs_rewritten_for_openvino(paths):
+    for path in paths.values():
+        kinds = {node.op_type for node in onnx.load(path / "onnx" / "unet.onnx", load_external_data=False).graph.node}
+        assert "Split" not in kinds and "Softmax" in kinds
+
+
 def inputs_of(engine, name, rows):
     return example_inputs(engine.spec.components[name], rows=rows, vocabulary=len(engine.tokenizer))
 

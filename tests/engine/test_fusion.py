@@ -1,4 +1,4 @@
-"""Graphs with ONNX Runtime's own operators: they are in the engine, and compute what the plain graphs do."""
+"""Graphs rewritten for ONNX Runtime and OpenVINO: they are in the engines, and compute what the plain ones do."""
 
 import collections
 
@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from fastgen.engine.components import describe
 from fastgen.engine.export import export_onnx
+from fastgen.engine.fusion import CONTRIB, fuse_for_onnxruntime, fuse_for_openvino
+from fastgen.engine.model import load_model
+from fastgen.engine.model_files import find_sources
 from fastgen.engine.ort_backend import CPU
-from fastgen.engine.ort_fusion import CONTRIB
 from fastgen.engine.parity import example_inputs
 from fastgen.engine.spec import Component, TensorSpec, read_spec
 
@@ -30,9 +33,9 @@ def run(path, inputs):
 
 
 def exported(module, path):
-    """Write a module of (B, 9, 32) tensors, fused."""
+    """Write a module of (B, 9, 32) tensors, rewritten for ONNX Runtime."""
     part = Component(inputs=(X,), output=TensorSpec(name="y", dtype="float32", shape=(9, 32)))
-    export_onnx(module.eval(), part, path, fused=True)
+    export_onnx(module.eval(), part, path, rewrite=fuse_for_onnxruntime)
     return path
 
 
@@ -50,6 +53,19 @@ def test_all_attention_and_geglu_of_the_unet_is_fused(tiny_engine_path, plain_gr
     assert fused[CONTRIB, "BiasGelu"] == plain["", "Split"] > 0
     assert {kind for domain, kind in fused if domain} == {"MultiHeadAttention", "BiasGelu"}
     assert not any(domain for domain, _ in plain)
+
+
+def test_openvino_gets_standard_operators_and_no_split(tiny_model, plain_graphs, tmp_path):
+    modules = load_model(find_sources(tiny_model)).modules
+    part = describe(modules, size=64)["unet"]
+    export_onnx(modules["unet"], part, tmp_path / "unet.onnx", rewrite=fuse_for_openvino)
+    plain, found = (kinds(folder / "unet.onnx") for folder in (plain_graphs, tmp_path))
+    blocks = plain["", "Split"]
+    assert blocks > 0 and found["", "Split"] == 0
+    assert found - plain == {("", "MatMul"): blocks, ("", "Add"): blocks}, "one more linear layer for every GEGLU"
+    inputs = example_inputs(part, rows=3, vocabulary=30)
+    found, plain = (run(folder / "unet.onnx", inputs) for folder in (tmp_path, plain_graphs))
+    assert np.abs(found - plain).max() <= 1e-6 * np.abs(plain).max()
 
 
 @pytest.mark.parametrize("name", ["unet", "image_encoder"])

@@ -1,8 +1,9 @@
-"""What ONNX Runtime has a kernel of its own for, written as that: attention and GEGLU of an exported graph.
+"""Exported graphs rewritten as a CPU runtime computes them fastest: attention and GEGLU.
 
-Only for engines of the onnxruntime backend: the operators are ONNX Runtime's (domain com.microsoft), and TensorRT must
-not see them. Nothing else of a graph changes, and the engine's fingerprint covers the file that comes out. A pattern
-that is not met exactly, such as attention with a mask, stays as it is.
+ONNX Runtime has operators of its own for both (domain com.microsoft), which no other backend may see. OpenVINO finds
+its own, but not across the Split of GEGLU. TensorRT's graphs stay as they are exported. What a graph computes stays the
+same but for rounding, and the engine's fingerprint covers the file that comes out. A pattern that is not met exactly,
+such as attention with a mask, stays.
 """
 
 from typing import Any
@@ -18,24 +19,31 @@ Value = Any
 Node = Any
 
 
-def fuse(model: ir.Model) -> None:
-    """Rewrite a graph in place; what it computes stays the same but for rounding.
+def fuse_for_onnxruntime(model: ir.Model) -> None:
+    """Rewrite a graph in place with ONNX Runtime's operators.
 
     Args:
         model: from `export`, with `translations.TABLE`, before it is saved.
     """
     graph = model.graph
     graph.opset_imports[CONTRIB] = 1
-    for node in list(graph):
-        if node.op_type == "Softmax":
-            _fuse_attention(graph, node)
-        elif node.op_type == "Split":
-            _split_linear(graph, node)
+    for node in _nodes(graph, "Softmax"):
+        _fuse_attention(graph, node)
+    fuse_for_openvino(model)
+    for node in _nodes(graph, "Erf"):
+        _fuse_gelu(graph, node)
     RemoveUnusedNodesPass()(model)
-    for node in list(graph):
-        if node.op_type == "Erf":
-            _fuse_gelu(graph, node)
+
+
+def fuse_for_openvino(model: ir.Model) -> None:
+    """Rewrite a graph in place with standard operators only: the same argument."""
+    for node in _nodes(model.graph, "Split"):
+        _split_linear(model.graph, node)
     RemoveUnusedNodesPass()(model)
+
+
+def _nodes(graph: ir.Graph, kind: str) -> list[Node]:
+    return [node for node in graph if node.op_type == kind]
 
 
 def _fuse_attention(graph: ir.Graph, softmax: Node) -> None:
