@@ -110,6 +110,14 @@ class FastgenText(Fastgen):
     with_reference = False
 
 
+class FastgenNoAdapter(FastgenText):
+    """Our engine built without the adapter, for who has no references: the same graph as the pipelines below."""
+
+    def load(self) -> None:
+        self.work["build"] |= {"model": text_model(self.work), "ip_adapter": None}
+        super().load()
+
+
 class Dalda(Contender):
     """diffusers as DALDA drives it: one image a call, lambda set on the pipeline before each."""
 
@@ -211,20 +219,11 @@ class Optimum(Contender):
 
         cache = Path(self.work["folder"]) / kind.__name__
         if not cache.exists():
-            kind.from_pretrained(self._text_model(), export=True, **options).save_pretrained(cache)
+            kind.from_pretrained(text_model(self.work), export=True, **options).save_pretrained(cache)
         pipe = kind.from_pretrained(cache, **options)
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
         pipe.set_progress_bar_config(disable=True)
         return pipe
-
-    def _text_model(self) -> str:
-        """Folder of the model in float32 without its image encoder, which the exporters of optimum cannot take."""
-        from diffusers import StableDiffusionPipeline
-
-        folder = Path(self.work["folder"]) / "text-model"
-        if not (folder / "model_index.json").exists():
-            load_pipeline(StableDiffusionPipeline, self.work, "fp32", image_encoder=None).save_pretrained(folder)
-        return str(folder)
 
     def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
         import torch
@@ -263,12 +262,23 @@ CONTENDERS: dict[str, type[Contender]] = {
     "fastgen": Fastgen,
     "fastgen-compiled": FastgenCompiled,
     "fastgen-text": FastgenText,
+    "fastgen-no-adapter": FastgenNoAdapter,
     "dalda": Dalda,
     "diffusers": Diffusers,
     "compiled": Compiled,
     "optimum": Optimum,
     "openvino": OpenVino,
 }
+
+
+def text_model(work: dict[str, Any]) -> str:
+    """Folder of the model in float32 without its image encoder, which the exporters of optimum cannot take."""
+    from diffusers import StableDiffusionPipeline
+
+    folder = Path(work["folder"]) / "text-model"
+    if not (folder / "model_index.json").exists():
+        load_pipeline(StableDiffusionPipeline, work, "fp32", image_encoder=None).save_pretrained(folder)
+    return str(folder)
 
 
 def _say(line: str) -> None:

@@ -23,6 +23,7 @@ What is compared:
     diffusers          one lambda for all rows, references per row
     compiled           the same through torch.compile
     fastgen-text       fastgen without references (the adapter's branch is computed, its weight is 0)
+    fastgen-no-adapter  fastgen built without the adapter, as the next two are
     optimum            optimum-onnx in ONNX Runtime, text only
     openvino           optimum-intel in OpenVINO, text only
 """
@@ -52,8 +53,10 @@ from fastgen.files import atomic_write_text  # noqa: E402
 from fastgen.petworld.attributes import OXFORD_PETS  # noqa: E402
 from fastgen.petworld.render import render, sample_scene  # noqa: E402
 
-PEERS = ("fastgen", "fastgen-compiled", "dalda", "diffusers", "compiled", "fastgen-text", "optimum", "openvino")
-TEXT_ONLY = ("fastgen-text", "optimum", "openvino")
+OURS = ("fastgen", "fastgen-compiled", "fastgen-text", "fastgen-no-adapter")
+FOREIGN_TEXT = ("optimum", "openvino")
+TEXT_ONLY = ("fastgen-text", "fastgen-no-adapter", *FOREIGN_TEXT)
+PEERS = (*OURS, "dalda", "diffusers", "compiled", *FOREIGN_TEXT)
 NEGATIVE = "monochrome, lowres, bad anatomy, worst quality, low quality"
 SETTINGS = ("size", "steps", "guidance", "batch", "precision")
 PACKAGES = ("torch", "diffusers", "onnxruntime", "onnxruntime-gpu", "optimum-onnx", "openvino")
@@ -124,12 +127,16 @@ def measure(
             more = f"ready after {found['ready_seconds']:.0f} s"
             if found["failed"]:
                 more += f"; {found['failed']} rows of it were NaN or of one colour"
-            print(f"round {turn + 1} {name:16} {speeds} images/s ({more})", flush=True)
+            print(f"round {turn + 1} {name:18} {speeds} images/s ({more})", flush=True)
     return {name: seconds for name, seconds in times.items() if seconds}, versions
 
 
 def summary(times: dict[str, list[float]], rows: int) -> dict[str, dict[str, float]]:
-    """Images per second (median, min, max), and ratios to the DALDA way and to fastgen of the same kind of work."""
+    """Images per second (median, min, max), and ratios to the DALDA way and to fastgen of the same kind of work.
+
+    `fastgen_over_it` of a contender without references takes fastgen-text; pipelines without an adapter have
+    `no_adapter_over_it` too.
+    """
     speeds = {name: [rows / s for s in seconds] for name, seconds in times.items()}
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     found = {}
@@ -138,9 +145,10 @@ def summary(times: dict[str, list[float]], rows: int) -> dict[str, dict[str, flo
         found[name]["turns"] = len(values)
         if "dalda" in medians:
             found[name]["over_dalda"] = medians[name] / medians["dalda"]
-        ours = medians.get("fastgen-text" if name in TEXT_ONLY else "fastgen")
-        if ours is not None:
-            found[name]["fastgen_over_it"] = ours / medians[name]
+        ratios = {"fastgen_over_it": "fastgen-text" if name in TEXT_ONLY else "fastgen"}
+        if name in FOREIGN_TEXT:
+            ratios["no_adapter_over_it"] = "fastgen-no-adapter"
+        found[name] |= {key: medians[ours] / medians[name] for key, ours in ratios.items() if ours in medians}
     return found
 
 
@@ -207,11 +215,11 @@ def main() -> None:
 
 
 def _print(found: dict[str, dict[str, float]]) -> None:
-    print(f"{'':17}{'images/s':>10}{'min':>8}{'max':>8}{'x dalda':>9}{'fastgen x':>11}")
+    print(f"{'':19}{'images/s':>10}{'min':>8}{'max':>8}{'x dalda':>9}{'fastgen x':>11}{'no adapter x':>14}")
     for name, row in sorted(found.items(), key=lambda item: -item[1]["images_per_second"]):
-        ratios = (row.get("over_dalda"), row.get("fastgen_over_it"))
-        shown = "".join(f"{'–' if r is None else f'{r:.2f}':>{w}}" for r, w in zip(ratios, (9, 11), strict=True))
-        print(f"{name:17}{row['images_per_second']:10.3f}{row['min']:8.3f}{row['max']:8.3f}{shown}")
+        ratios = (row.get(key) for key in ("over_dalda", "fastgen_over_it", "no_adapter_over_it"))
+        shown = "".join(f"{'–' if r is None else f'{r:.2f}':>{w}}" for r, w in zip(ratios, (9, 11, 14), strict=True))
+        print(f"{name:19}{row['images_per_second']:10.3f}{row['min']:8.3f}{row['max']:8.3f}{shown}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from fastgen.engine.model_files import Sources
 from fastgen.engine.ort_backend import GRAPHS
 from fastgen.engine.precision import EXACT_DECODER, choose_precisions, lower
 from fastgen.engine.spec import Component, EngineSpec, hash_files
+from fastgen.engine.tokenizer import VOCABULARY
 from fastgen.engine.torch_backend import WEIGHTS, save_modules
 
 
@@ -139,7 +140,7 @@ def _write_small_files(tmp: Path, model: Model, sources: Sources) -> None:
     from safetensors.torch import save_file
 
     (tmp / "tokenizer").mkdir()
-    if sources.embeddings:
+    if sources.embeddings or not (sources.folder / "tokenizer" / VOCABULARY).exists():
         model.tokenizer.save_pretrained(tmp / "tokenizer")
     else:
         for path in (sources.folder / "tokenizer").iterdir():

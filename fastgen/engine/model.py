@@ -10,7 +10,8 @@ from fastgen.engine.checkpoint import load_checkpoint
 from fastgen.engine.embeddings import add_embeddings
 from fastgen.engine.lora import fuse_loras
 from fastgen.engine.model_files import Sources, read_json
-from fastgen.engine.weights import load_options
+from fastgen.engine.tokenizer import load_tokenizer
+from fastgen.engine.weights import load_part
 from fastgen.errors import ModelError
 
 
@@ -40,7 +41,7 @@ def load_model(sources: Sources) -> Model:
         ModelError: a part cannot be loaded, or parts do not fit each other.
     """
     import torch
-    from transformers import CLIPImageProcessor, CLIPTokenizer, CLIPVisionModelWithProjection
+    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
     from fastgen.engine.adapters import ConditionedUNet
     from fastgen.engine.components import make_modules
@@ -48,7 +49,7 @@ def load_model(sources: Sources) -> Model:
 
     plain, text_encoder, vae = load_parts(sources)
     fuse_loras(sources.loras, unet=plain, text_encoder=text_encoder)
-    tokenizer = load_part(CLIPTokenizer, sources.folder / "tokenizer")
+    tokenizer = load_tokenizer(sources.folder / "tokenizer")
     add_embeddings(sources.embeddings, tokenizer=tokenizer, text_encoder=text_encoder)
     encoder = extractor = None
     if sources.adapter is None:
@@ -70,19 +71,6 @@ def load_model(sources: Sources) -> Model:
         scheduler_config=_load_scheduler(sources.folder / "scheduler"),
         uncond_image_embeds=tokens,
     )
-
-
-def load_part(kind: Any, folder: Path | None) -> Any:
-    """Load one part with its class's `from_pretrained`, never from the network.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
-    options = load_options(folder) if folder is not None else {}
-    try:
-        return kind.from_pretrained(str(folder), local_files_only=True, **options)
-    except Exception as error:  # the libraries raise many unrelated types
-        raise ModelError(f"{folder} cannot be loaded as {kind.__name__}: {error}") from error
 
 
 def load_parts(sources: Sources) -> tuple[Any, Any, Any]:

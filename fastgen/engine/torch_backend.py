@@ -115,7 +115,7 @@ def load_modules(folder: Path, *, has_adapter: bool) -> dict[str, Any]:
 
     from fastgen.engine.adapters import ConditionedUNet
     from fastgen.engine.components import make_modules
-    from fastgen.engine.model import load_part
+    from fastgen.engine.weights import load_part
 
     plain = load_part(UNet2DConditionModel, folder / "unet")
     encoder = load_part(CLIPVisionModelWithProjection, folder / "image_encoder") if has_adapter else None

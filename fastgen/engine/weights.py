@@ -32,6 +32,19 @@ def load_options(folder: Path) -> dict[str, Any]:
     return next((options for kind, options in LOAD_OPTIONS.items() if kind in there), {})
 
 
+def load_part(kind: Any, folder: Path | None) -> Any:
+    """Load one part with its class's `from_pretrained`, never from the network.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    options = load_options(folder) if folder is not None else {}
+    try:
+        return kind.from_pretrained(str(folder), local_files_only=True, **options)
+    except Exception as error:  # the libraries raise many unrelated types
+        raise ModelError(f"{folder} cannot be loaded as {kind.__name__}: {error}") from error
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Return the files that `load_options` loads, sorted; none when the folder has no weights or does not exist."""
     there = _kinds(folder)

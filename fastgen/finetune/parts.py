@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgen.engine.model import load_part, load_parts
+from fastgen.engine.model import load_parts
 from fastgen.engine.model_files import Sources, find_sources
+from fastgen.engine.tokenizer import load_tokenizer
+from fastgen.engine.weights import load_part
 from fastgen.errors import ModelError
 from fastgen.files import publish
 from fastgen.finetune.loss import PREDICTIONS
@@ -78,7 +80,6 @@ def load_trainable(model: str | Path, *, vae: str | Path | None = None, size: in
         ModelError: it cannot be loaded, or predicts neither noise nor v, or cannot make pictures of that size.
     """
     from diffusers import DDIMScheduler
-    from transformers import CLIPTokenizer
 
     sources = find_sources(model, vae=vae)
     unet, text_encoder, own_vae = load_parts(sources)
@@ -98,7 +99,7 @@ def load_trainable(model: str | Path, *, vae: str | Path | None = None, size: in
         unet=unet,
         text_encoder=text_encoder,
         vae=own_vae,
-        tokenizer=load_part(CLIPTokenizer, sources.folder / "tokenizer"),
+        tokenizer=load_tokenizer(sources.folder / "tokenizer"),
         alphas=scheduler.alphas_cumprod.clone(),
         prediction=prediction,
         size=side,
