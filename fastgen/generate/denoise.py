@@ -83,25 +83,45 @@ def denoise(
     Returns:
         Latents, (B, C, h, w) float32, scaled as the VAE's encoder output times its scaling factor.
     """
+    prediction = None
     for number, (t, share) in enumerate(zip(schedule.timesteps, schedule.shares, strict=True)):
         text = conditions.text_at(number / len(schedule.timesteps))
-        here = replace(conditions, guidance=None) if conditions.without_guidance_at(share) else conditions
-        noise = guided_noise(unet, schedule.scale_input(latents, t), t, text=text, conditions=here)
+        guidance = None if conditions.without_guidance_at(share) else conditions.guidance
+        if prediction is None or prediction.text is not text or prediction.guidance is not guidance:
+            prediction = Prediction(unet, text, replace(conditions, guidance=guidance))
+        noise = prediction(schedule.scale_input(latents, t), t)
         latents = schedule.step(noise, t, latents, generators=generators)
     return latents
 
 
-def guided_noise(unet: NoisePredictor, x: Tensor, t: Tensor, *, text: Tensor, conditions: Conditions) -> Tensor:
-    """One prediction for x (B, C, h, w) with every row's own lambda and guidance weight."""
-    image, scale = conditions.image, conditions.ip_scale
-    if conditions.guidance is None:
-        return unet(sample=x, timestep=t.expand(len(x)), text_embeds=text, image_embeds=image, ip_scale=scale)
-    assert conditions.negative_text is not None and conditions.no_image is not None
-    without, with_ = unet(
-        sample=torch.cat([x, x]),
-        timestep=t.expand(2 * len(x)),
-        text_embeds=torch.cat([conditions.negative_text, text]),
-        image_embeds=torch.cat([conditions.no_image.expand_as(image), image]),
-        ip_scale=torch.cat([scale, scale]),
-    ).chunk(2)
-    return without + conditions.guidance[:, None, None, None] * (with_ - without)
+class Prediction:
+    """The UNet under conditions that stay for many steps, with every row's own lambda and guidance weight.
+
+    With guidance, one execution has the unconditional half of the batch before the conditional one.
+    """
+
+    def __init__(self, unet: NoisePredictor, text: Tensor, conditions: Conditions) -> None:
+        """Lay out the inputs that stay.
+
+        Args:
+            unet: any backend.
+            text: prompts that hold now, (B, 77, D).
+            conditions: the others; without guidance there is one half.
+        """
+        self.text, self.guidance = text, conditions.guidance
+        self._unet = unet
+        image, scale = conditions.image, conditions.ip_scale
+        self._inputs = {"text_embeds": text, "image_embeds": image, "ip_scale": scale}
+        if self.guidance is not None:
+            assert conditions.negative_text is not None and conditions.no_image is not None
+            without = (conditions.negative_text, conditions.no_image.expand_as(image), scale)
+            pairs = zip(self._inputs.items(), without, strict=True)
+            self._inputs = {name: torch.cat([other, tensor]) for (name, tensor), other in pairs}
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """Predict the noise (or v) of x (B, C, h, w) at the timestep t."""
+        if self.guidance is None:
+            return self._unet(sample=x, timestep=t.expand(len(x)), **self._inputs)
+        both = self._unet(sample=torch.cat([x, x]), timestep=t.expand(2 * len(x)), **self._inputs)
+        without, with_ = both.chunk(2)
+        return without + self.guidance[:, None, None, None] * (with_ - without)
