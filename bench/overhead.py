@@ -3,7 +3,9 @@
 Command:   python bench/overhead.py engines/mini-onnxruntime-fp32-b8-s64 engines/mini-openvino-bf16-b8-s64
 Hardware:  two cores of an AMD EPYC (virtual) with AVX512_BF16
 Result:    batches 1.6 and 2.5 %, encoded 2.1 and 2.8 %, whole 8.0 and 17.0 % (medians of three turns; the engines
-           worked 125 and 62 to 77 s; bench/results/overhead-cpu.json)
+           worked 125 and 62 to 77 s; bench/results/overhead-cpu.json). An Intel Xeon with AMX, two turns: encoded 4.1
+           and 6.6 %, whole 11 and 23 % (overhead-xeon.json); Stable Diffusion 1.5's shapes there, 16 rows, one
+           turn, --policy uniform: encoded 1.7 % (overhead-sd15-xeon.json)
 
 Runs the first rows of prompts/pets.jsonl with `fastgen run`, with every engine in turn, each run in a process of its
 own. Three shares of the time in UNet and VAE are given, all beyond that time:
@@ -38,7 +40,7 @@ ENCODERS = ("text_encoder", "image_encoder")
 MARK = "measured: "
 
 
-def measure(engine: str, rows: int) -> dict[str, Any]:
+def measure(engine: str, rows: int, policy: str) -> dict[str, Any]:
     """Run in this process, which was started for it, and time every call of the engine."""
     from fastgen.engine.load import Engine
     from fastgen.production.run import run
@@ -56,7 +58,7 @@ def measure(engine: str, rows: int) -> dict[str, Any]:
 
     Engine.run = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory(prefix="fastgen-overhead-") as folder:
-        run(BANK, engine=engine, out=Path(folder) / "out", limit=rows, quiet=True)
+        run(BANK, engine=engine, policy=policy, out=Path(folder) / "out", limit=rows, quiet=True)
         end = time.time()
     seconds = {name: sum(spent) for name, spent in calls.items()}
     images = sum(spent for name, spent in seconds.items() if name not in ENCODERS)
@@ -69,9 +71,9 @@ def measure(engine: str, rows: int) -> dict[str, Any]:
     }
 
 
-def measure_apart(engine: str, rows: int) -> dict[str, Any]:
+def measure_apart(engine: str, rows: int, policy: str) -> dict[str, Any]:
     """Measure in a process of its own."""
-    words = [sys.executable, __file__, engine, "--rows", str(rows), "--alone"]
+    words = [sys.executable, __file__, engine, "--rows", str(rows), "--policy", policy, "--alone"]
     environment = {**os.environ, "STARTED": str(time.time())}
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode:  # it has said why
@@ -95,15 +97,16 @@ def summary(turns: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """Take turns, print and write the JSON."""
     parser = argparse.ArgumentParser(description="Measure what a run costs beside its engine.")
-    parser.add_argument("engines", nargs="+", help="engine folders of the embedded model")
+    parser.add_argument("engines", nargs="+", help="engine folders")
     parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--policy", default="ags", help="uniform where no CLIP is at hand to score references")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "overhead-cpu.json")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
         try:
-            print(MARK + json.dumps(measure(options.engines[0], options.rows)), flush=True)
+            print(MARK + json.dumps(measure(options.engines[0], options.rows, options.policy)), flush=True)
         except FastgenError as error:
             parser.exit(error.exit_code, f"error: {error}\n")
         return
@@ -111,13 +114,14 @@ def main() -> None:
     turns: dict[str, list[dict[str, Any]]] = {engine: [] for engine in options.engines}
     for _ in range(options.turns):
         for engine, found in turns.items():
-            found.append(measure_apart(engine, options.rows))
+            found.append(measure_apart(engine, options.rows, options.policy))
             shares = ", ".join(f"{name} {100 * found[-1][name]:.2f} %" for name in ("batches", "encoded", "whole"))
             print(f"{engine}: {found[-1]['seconds']:.1f} s, {shares}", flush=True)
     report = {
         "command": shlex.join(["python", "bench/overhead.py", *sys.argv[1:]]),
         "hardware": start,
         "rows": options.rows,
+        "policy": options.policy,
         "results": {engine: summary(found) for engine, found in turns.items()},
     }
     print(f"wrote {atomic_write_text(options.out, json.dumps(report, indent=2) + chr(10))}")

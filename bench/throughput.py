@@ -5,7 +5,9 @@ Command:   python bench/throughput.py --model mini --steps 25 --guidance 3 --row
 Hardware:  two virtual cores of an AMD EPYC with AVX512_BF16
 Result:    images/s, medians of 9 turns, float32 and bf16: openvino (text only) 2.36 4.04, fastgen 2.30 4.19,
            fastgen-text 2.24 3.86, optimum (text only) 2.23, compiled 2.10 2.85, diffusers 1.68 2.20, dalda 1.06 1.16
-           (bench/results/throughput-mini.json, throughput-mini-bf16.json)
+           (bench/results/throughput-mini.json, throughput-mini-bf16.json). Two cores of an Intel Xeon with AMX, bf16,
+           five turns: fastgen-no-adapter 6.62, fastgen 5.78, fastgen-text 5.72, openvino 5.72, compiled 4.27, diffusers
+           2.99, dalda 1.00 (throughput-mini-bf16-xeon.json)
 
 On a GPU:  python -m tests.real_shapes sd15 FOLDER, then
            python bench/throughput.py --model FOLDER --ip-adapter FOLDER/adapters/ip-adapter.safetensors
