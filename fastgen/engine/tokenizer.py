@@ -24,12 +24,18 @@ def load_tokenizer(folder: Path) -> Any:
     if (folder / VOCABULARY).exists() or not (folder / FAST).exists():
         return load_part(CLIPTokenizer, folder)
     try:
-        content = json.loads((folder / FAST).read_text(encoding="utf-8"))
-        vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
-        pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in merges]
-        added = [token["content"] for token in sorted(content["added_tokens"], key=lambda token: token["id"])]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _load_fast(folder)
+    except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
         raise ModelError(f"{folder / FAST} is not the vocabulary of a CLIP tokenizer: {error!r}") from error
+
+
+def _load_fast(folder: Path) -> Any:
+    """Write vocabulary and merges of a tokenizer.json as transformers 4 has them, and load that."""
+    from transformers import CLIPTokenizer
+
+    content = json.loads((folder / FAST).read_text(encoding="utf-8"))
+    vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
+    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in merges]
     with tempfile.TemporaryDirectory(prefix="fastgen-tokenizer-") as name:
         tmp = Path(name)
         for path in folder.glob("*.json"):
@@ -38,5 +44,6 @@ def load_tokenizer(folder: Path) -> Any:
         (tmp / VOCABULARY).write_text(json.dumps(vocabulary), encoding="utf-8")
         (tmp / "merges.txt").write_text("\n".join(["#version: 0.2", *pairs]) + "\n", encoding="utf-8")
         tokenizer = load_part(CLIPTokenizer, tmp)
-    tokenizer.add_tokens([token for token in added if token not in vocabulary])
+    added = sorted(content["added_tokens"], key=lambda token: token["id"])
+    tokenizer.add_tokens([token["content"] for token in added if token["content"] not in vocabulary])
     return tokenizer

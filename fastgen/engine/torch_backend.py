@@ -11,6 +11,7 @@ from fastgen.engine.gpu import CudaStream
 from fastgen.engine.precision import EXACT_DECODER, lower
 from fastgen.engine.spec import EngineSpec
 from fastgen.engine.torch_program import PlainProgram, Program, RecordedProgram, ThreadedProgram
+from fastgen.engine.weights import load_part
 
 WEIGHTS = "torch"
 """Folder of the weights inside the engine folder."""
@@ -115,7 +116,6 @@ def load_modules(folder: Path, *, has_adapter: bool) -> dict[str, Any]:
 
     from fastgen.engine.adapters import ConditionedUNet
     from fastgen.engine.components import make_modules
-    from fastgen.engine.weights import load_part
 
     plain = load_part(UNet2DConditionModel, folder / "unet")
     encoder = load_part(CLIPVisionModelWithProjection, folder / "image_encoder") if has_adapter else None

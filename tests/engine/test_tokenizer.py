@@ -60,7 +60,18 @@ def test_an_engine_of_such_a_model_reads_prompts_as_the_model_does(tiny_model, t
     assert str(tmp_path) not in "".join(file.read_text() for file in (path / "tokenizer").iterdir())
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"model": {"type": "WordPiece", "vocab": {}}}', "[1]"])
+DAMAGED = (
+    "",
+    "{}",
+    "[1]",
+    '{"model": {"type": "WordPiece", "vocab": {}}}',
+    '{"model": {"vocab": [["a", 0]], "merges": []}, "added_tokens": []}',
+    '{"model": {"vocab": {"a": 0}, "merges": [1]}, "added_tokens": []}',
+    '{"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 0, "content": 3}]}',
+)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_another_kind_of_tokenizer_is_named(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ModelError, match=r"tokenizer\.json is not the vocabulary of a CLIP tokenizer"):
