@@ -107,11 +107,14 @@ def check_signature(layout: Layout, signature: Mapping[str, Any]) -> bool:
     """Tell whether plan.json is there; raise OutputError if it says something else than `signature`."""
     there = read_json(layout.signature)
     if there is None:
-        if (files := layout.shard_files()) and plan_ids(path for _, _, path in files) == {plan_id(signature)}:
+        files = layout.shard_files()
+        if not files and not layout.plan.exists():
+            return False
+        there = read_json(layout.signature)  # another rank writes plan.json before the rest, maybe just now
+    if there is None:
+        if files and plan_ids(path for _, _, path in files) == {plan_id(signature)}:
             return False  # plan.json was lost, the shards are those of this very command
-        if layout.plan.exists() or files:
-            raise OutputError(f"{layout.out}: holds a plan.jsonl or shards but no plan.json; choose another --out")
-        return False
+        raise OutputError(f"{layout.out}: holds a plan.jsonl or shards but no plan.json; choose another --out")
     differences = list(_differences(there, json.loads(json.dumps(signature))))
     if differences:
         raise OutputError(

@@ -7,9 +7,11 @@ import shutil
 import pytest
 
 from fastgen.errors import OutputError
+from fastgen.shards import layout as layout_module
 from fastgen.shards.claim import rank_lock
 from fastgen.shards.layout import (
     Layout,
+    check_signature,
     finish_rank,
     missing_indices,
     publish_first,
@@ -50,6 +52,28 @@ def test_foreign_folders_are_refused(tmp_path):
     (tmp_path / "plan.jsonl").write_text("{}\n")
     with pytest.raises(OutputError, match="but no plan.json; choose another --out"):
         write_signature(Layout(tmp_path), make_signature())
+
+
+def test_another_rank_may_write_its_plan_between_two_looks_at_the_folder(tmp_path, monkeypatch):
+    layout, read = Layout(tmp_path), layout_module.read_json
+
+    def read_just_before_the_other_rank(path):
+        found = read(path)
+        if found is None:  # plan.json first, as write_plan does
+            write_other(layout.signature, json.dumps(make_signature()))
+            write_other(layout.plan, "{}\n")
+        return found
+
+    def write_other(path, text):
+        (tmp_path / "other").write_text(text)
+        publish_first(tmp_path / "other", path)
+
+    monkeypatch.setattr(layout_module, "read_json", read_just_before_the_other_rank)
+    assert check_signature(layout, make_signature())
+    layout.signature.unlink()
+    layout.plan.unlink()
+    with pytest.raises(OutputError, match="seed: the folder has 0, this command has 1"):
+        check_signature(layout, make_signature(seed=1))
 
 
 def test_the_first_plan_wins(tmp_path):
