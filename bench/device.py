@@ -1,9 +1,9 @@
 """Everything that a GPU has to say about fastgen in a few minutes, on random weights of Stable Diffusion 1.5's shapes.
 
-Command:   python bench/device.py --out FOLDER --budget 200
-Hardware:  one NVIDIA GPU with about 70 GB; run on an H200, with --budget 245
-Result:    FOLDER/device.json, logs.txt and kernels-*.txt; bench/results/device-nvidia-h200.json: fastgen compiled 6.9
-           images/s, diffusers compiled 6.3, diffusers at batch 16 4.6, diffusers as DALDA drives it 0.9
+Command:   python bench/device.py --out FOLDER --budget 312
+Hardware:  one NVIDIA GPU with about 70 GB; run on an H200
+Result:    FOLDER/device.json, logs.txt and kernels-*.txt; bench/results/device-nvidia-h200-fused.json: fastgen compiled
+           6.7 images/s, diffusers compiled 6.3, diffusers at batch 16 4.6, diffusers as DALDA drives it 0.9
 
 Every part is a process of its own. The contenders of bench/throughput.py load, build and compile at the same time and
 then wait; when all are ready, or there is no time left to wait, they draw one after the other, alone on the GPU. The
@@ -11,8 +11,8 @@ report is written after every part, so whatever stops this leaves what was found
 pictures are noise, speed is not.
 
 The most valuable comes first: the tests of the torch backend, beside everything that is not timed; a turn of every
-contender and a second one of the compiled; times of UNet and decoder, kernels, ceilings; more turns, or the embedded
-model, if there is one.
+contender and a second one of the compiled; times of UNet and decoder, kernels, ceilings; other numbers of images at
+once; more turns, or the embedded model, if there is one.
 """
 
 import argparse
@@ -30,18 +30,24 @@ sys.path.insert(0, str(ROOT))
 
 from bench.turns import Worker  # noqa: E402
 
-COMPILED = ("fastgen-compiled", "compiled")
+COMPILED = ("fastgen-compiled", "fastgen-compiled-large", "compiled")
 CONTENDERS = (*COMPILED, "fastgen", "diffusers", "dalda")
+BATCHES = {"fastgen": "1 4 16", "diffusers": "1 4 16"}
+"""Contender -> images at once that it is tried with."""
+
 MINI_CONTENDERS = ("fastgen", "diffusers", "dalda")
 TESTS = "tests/engine/test_torch_gpu.py"
-ROWS_ONE_BY_ONE = 4
-"""Images of a turn of `dalda`: one image a call is slow, and a few say as much."""
+SHARE = {"dalda": 16, "diffusers": 2, "fastgen": 2}
+"""Contender -> a turn of it has so many times fewer images than one of the fastest: it is slow."""
 
-TURNS = 55.0
+TURNS = 100.0
 """Seconds kept for turns: whoever is not ready so long before the end is not waited for."""
 
 MEASURES = 16.0
 """Seconds kept for times, kernels and ceilings."""
+
+BATCH_TIME = 25.0
+"""Seconds that the tries at other batches need, a contender."""
 
 MINI = 45.0
 """Seconds that the embedded model needs."""
@@ -178,7 +184,7 @@ def take_turns(session: Session, names: list[str], most: dict[str, int], *, keep
             return
         if ready:
             name = min(ready, key=lambda name: (len(had[name]), (-1) ** len(had[name]) * names.index(name)))  # noqa: B023
-            count = min(ROWS_ONE_BY_ONE, session.rows) if name.endswith("dalda") else session.rows
+            count = max(1, session.rows // SHARE.get(name.partition("-")[2], 1))
             answer = session.ask(name, f"draw {count}", timeout=45)
             if answer is not None:
                 took = answer.pop("seconds")
@@ -200,6 +206,16 @@ def measure(session: Session) -> None:
             answer = session.ask(name, line, timeout=15)
             if answer is not None:
                 session.note("parts", part=f"{name}: {line.split()[0]}", **answer)
+
+
+def try_batches(session: Session) -> None:
+    """Images/s at other numbers of images at once."""
+    for contender, batches in BATCHES.items():
+        name = f"sd15-{contender}"
+        if name in session.workers.keys() - session.waiting and session.left > BATCH_TIME:
+            answer = session.ask(name, f"batches {batches}", timeout=2 * BATCH_TIME)
+            if answer is not None:
+                session.note("parts", part=f"{name}: batches", **answer)
 
 
 def start_tests(session: Session) -> None:
@@ -227,6 +243,7 @@ def run(session: Session, options: dict[str, Any]) -> None:
     twice = {name: 2 if name.split("-", 1)[1] in COMPILED else 1 for name in names}
     take_turns(session, names, twice, keep=MEASURES)
     measure(session)
+    try_batches(session)
     mini = (ROOT / "fastgen" / "models" / "mini" / "model_index.json").is_file() and session.left > MINI
     take_turns(session, names, {name: 3 * count for name, count in twice.items()}, keep=MINI if mini else SPARE)
     session.stop(*names)
@@ -240,10 +257,10 @@ def main() -> None:
     """Run everything within the budget."""
     parser = argparse.ArgumentParser(description="Measure fastgen and its peers on one GPU within a budget of time.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report and the logs")
-    parser.add_argument("--budget", type=float, default=200, help="seconds for everything")
+    parser.add_argument("--budget", type=float, default=312, help="seconds for everything")
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/fastgen-device"), help="weights and engines: 20 GB")
     parser.add_argument("--steps", type=int, default=30, help="denoising steps (DDIM)")
-    parser.add_argument("--rows", type=int, default=32, help="images of a turn")
+    parser.add_argument("--rows", type=int, default=64, help="images of a turn")
     parser.add_argument("--batch", type=int, default=16, help="images that a peer draws together")
     parser.add_argument("--precision", default="fp16", help="of the engines and of diffusers")
     parser.add_argument("--size", type=int, default=512, help="side of the images")

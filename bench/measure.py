@@ -20,7 +20,7 @@ SIDE = 8192
 
 
 def memory() -> dict[str, int]:
-    """Most memory that PyTorch had of the GPU in this process, MiB; nothing without a GPU."""
+    """Most memory that PyTorch had of the GPU in this process since `share`, MiB; nothing without a GPU."""
     return {"gpu_memory_mib": torch.cuda.max_memory_reserved() >> 20} if torch.cuda.is_available() else {}
 
 
@@ -28,6 +28,7 @@ def share() -> None:
     """Give memory that a warm-up took and nothing holds back to the GPU, for the others on it."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def parts(engine: "Engine") -> dict[str, Any]:
@@ -74,9 +75,11 @@ def attention() -> dict[str, dict[str, float]]:
 
     Returns:
         "queries x keys x width of a head" -> kernel -> milliseconds; a kernel that does not take the shape is left
-        out. Nothing without a GPU.
+        out; keys "77+4" are text and image together, by fastgen's kernel or two of PyTorch's. Nothing without a GPU.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    from fastgen.engine.row_attention import MAX_HEAD, attend_to_both
 
     kernels = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
     kernels |= {"efficient": SDPBackend.EFFICIENT_ATTENTION}
@@ -93,7 +96,20 @@ def attention() -> dict[str, dict[str, float]]:
                 with sdpa_kernel(kernel), suppress(RuntimeError):
                     took = seconds_of(partial(torch.nn.functional.scaled_dot_product_attention, q, k, v))
                     found.setdefault(f"{queries}x{keys}x{width}", {})[name] = round(1000 * took, 4)
+        parts = [torch.randn(32, n, 8 * width, device="cuda", dtype=torch.float16) for n in (queries, 77, 77, 4, 4)]
+        weights = torch.rand(32, device="cuda")
+        both = {"two calls": partial(_attend_twice, *parts, weights)}
+        if width <= MAX_HEAD:
+            both["one kernel"] = partial(attend_to_both, *parts, weights, heads=8)
+        found[f"{queries}x77+4x{width}"] = {name: round(1000 * seconds_of(work), 4) for name, work in both.items()}
     return found
+
+
+def _attend_twice(query: Any, key: Any, value: Any, image_key: Any, image_value: Any, ip_scale: Any) -> Any:
+    from fastgen.engine.adapters import attention
+
+    image_value = image_value * ip_scale.to(image_value.dtype)[:, None, None]
+    return attention(query, key, value, heads=8) + attention(query, image_key, image_value, heads=8)
 
 
 def profile(contender: "Contender", path: Path) -> str:

@@ -5,14 +5,15 @@
 
 Building an engine, loading, exporting, compiling and a warm-up are not timed; encoding prompts and
 references is. Lines of input are `draw N` (the first N rows), `parts` (seconds of fastgen's UNet and decoder alone),
-`profile FILE` (a table of two steps' kernels), `ceiling` (what the GPU does with a plain matrix product) and
-`attention` (its kernels for it).
+`batches N ...` (images/s of drawing N rows at once), `profile FILE` (a table of two steps' kernels), `ceiling` (what
+the GPU does with a plain matrix product) and `attention` (its kernels for it).
 """
 
 import json
 import sys
 import time
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ class Contender(ABC):
     def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
         """Images of rows, uint8 (N, H, W, 3)."""
 
+    def resize(self, batch: int) -> None:
+        """Draw so many rows a call from now on."""
+        self.batch = batch
+
 
 class Fastgen(Contender):
     """Our engine, every row with its own lambda."""
@@ -72,7 +77,18 @@ class Fastgen(Contender):
         from fastgen.engine.build import build
         from fastgen.engine.load import load_engine
 
-        self.engine = load_engine(build(**self.work["build"], compile=self.compile, say=_say))
+        self.folder = build(**self.work["build"], compile=self.compile, say=_say)
+        self.engine = load_engine(self.folder)
+
+    def resize(self, batch: int, **changes: Any) -> None:
+        """Open the same weights for other calls, without another comparison with the model."""
+        from fastgen.engine.load import Engine
+        from fastgen.engine.torch_backend import TorchBackend
+
+        super().resize(batch)
+        spec = replace(self.engine.spec, batch=2 * batch, **changes)  # guidance takes two rows
+        del self.engine
+        self.engine = Engine(self.folder, spec, TorchBackend(self.folder, spec))
 
     def draw(self, rows: list[dict[str, Any]]) -> np.ndarray:
         from PIL import Image
@@ -102,6 +118,16 @@ class FastgenCompiled(Fastgen):
     """Our engine built with `--compile`."""
 
     compile = True
+
+
+class FastgenCompiledLarge(Fastgen):
+    """The same, four times as many rows at once."""
+
+    def load(self) -> None:
+        from fastgen.engine.torch_backend import compile_plan
+
+        super().load()
+        self.resize(4 * self.batch, plan=compile_plan())
 
 
 class FastgenText(Fastgen):
@@ -261,6 +287,7 @@ class OpenVino(Optimum):
 CONTENDERS: dict[str, type[Contender]] = {
     "fastgen": Fastgen,
     "fastgen-compiled": FastgenCompiled,
+    "fastgen-compiled-large": FastgenCompiledLarge,
     "fastgen-text": FastgenText,
     "fastgen-no-adapter": FastgenNoAdapter,
     "dalda": Dalda,
@@ -305,6 +332,16 @@ def warm_up(contender: Contender) -> None:
     work["steps"] = steps
 
 
+def batch_speed(contender: Contender, batch: int) -> float:
+    """Images/s of one batch; the second one is timed, with a backend that was made for it."""
+    rows = contender.work["rows"][:batch]
+    contender.resize(batch)
+    steps, contender.work["steps"] = contender.work["steps"], 2
+    contender.draw(rows)
+    contender.work["steps"] = steps
+    return round(len(rows) / timed(contender, rows)[0], 3)
+
+
 def take_turns(contender: Contender) -> None:
     """Do what each line of input says, until there is no more."""
     from bench import measure
@@ -317,6 +354,8 @@ def take_turns(contender: Contender) -> None:
             _tell(rows=len(rows), seconds=round(seconds, 4), failed=contender.failed, **measure.memory())
         elif command == "parts":
             _tell(**measure.parts(contender.engine))  # type: ignore[attr-defined]
+        elif command == "batches":
+            _tell(images_per_second={word: batch_speed(contender, int(word)) for word in words})
         elif command == "profile":
             _tell(table=measure.profile(contender, Path(words[0])))
         elif command == "ceiling":

@@ -52,14 +52,14 @@ def session(tmp_path):
 def test_turns_go_on_when_a_contender_dies_or_hangs(session, monkeypatch):
     ask = Session.ask
     monkeypatch.setattr(Session, "ask", lambda self, name, line, timeout: ask(self, name, line, timeout=2))
-    names = ["good", "hangs", "dies", "dalda"]
+    names = ["good", "hangs", "dies", "sd15-diffusers"]
     for name in names:
         session.spawn(name, [sys.executable, "-c", CONTENDER, name], threads=1)
     session.waiting |= set(names)
-    take_turns(session, names, {"good": 2, "hangs": 2, "dies": 2, "dalda": 1}, keep=0)
+    take_turns(session, names, {"good": 2, "hangs": 2, "dies": 2, "sd15-diffusers": 1}, keep=0)
     report = json.loads((session.out / "device.json").read_text())
     turns = [(turn["contender"], turn["images_per_second"], turn["rows"]) for turn in report["turns"]]
-    assert sorted(turns) == [("dalda", 8, 4), ("good", 16, 8), ("good", 16, 8)]
+    assert sorted(turns) == [("good", 16, 8), ("good", 16, 8), ("sd15-diffusers", 8, 4)]
     failed = {part["part"]: part["failed"] for part in report["parts"] if "failed" in part and part["failed"]}
     assert "no answer after" in failed["hangs: draw"] and failed["dies: ready"] == "exit code 1: no memory left"
 

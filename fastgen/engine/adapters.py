@@ -58,21 +58,28 @@ class RowIPAttnProcessor:
         **_: object,
     ) -> Tensor:
         """Attend to text and image tokens with one query; (B, L, C) in and out."""
-        text, tokens, ip_scale = encoder_hidden_states
-        query = attn.to_q(hidden_states)
-        out = _attend(attn, query, attn.to_k(text), attn.to_v(text))
-        if self.image is not None:
-            value = self.image.to_v_ip(tokens) * ip_scale.to(tokens.dtype)[:, None, None]
-            out = out + _attend(attn, query, self.image.to_k_ip(tokens), value)
+        out = self.attend(attn, attn.to_q(hidden_states), *encoder_hidden_states)
         return attn.to_out[1](attn.to_out[0](out))
+
+    def attend(self, attn: Attention, query: Tensor, text: Tensor, tokens: Tensor, ip_scale: Tensor) -> Tensor:
+        """Z of the formula above; (B, L, C) in and out."""
+        out = _attend(attn, query, attn.to_k(text), attn.to_v(text))
+        if self.image is None:
+            return out
+        value = self.image.to_v_ip(tokens) * ip_scale.to(tokens.dtype)[:, None, None]
+        return out + _attend(attn, query, self.image.to_k_ip(tokens), value)
 
 
 def _attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Multi-head attention, (B, L, H*d) in and out; in float32 where the UNet's config says upcast_attention."""
-    parts = [x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value)]
-    if attn.upcast_attention:
-        parts = [x.float() for x in parts]
-    return F.scaled_dot_product_attention(*parts).to(query.dtype).transpose(1, 2).flatten(2)
+    """Attention as the layer has it; in float32 where the UNet's config says upcast_attention."""
+    parts = [x.float() if attn.upcast_attention else x for x in (query, key, value)]
+    return attention(*parts, heads=attn.heads).to(query.dtype)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
+    """Multi-head attention, (B, L, H*d) in and out."""
+    parts = [x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value)]
+    return F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
 
 
 class ConditionedUNet(nn.Module):

@@ -218,9 +218,9 @@ def _plan(backend: str, compile: bool) -> dict[str, Any] | None:
 
         return {**describe_platform(require_tensorrt()), **build_options()}
     if compile:
-        from fastgen.engine.torch_backend import COMPILE_OPTIONS
+        from fastgen.engine.torch_backend import compile_plan
 
-        return {"torch_compile": dict(COMPILE_OPTIONS)}
+        return compile_plan()
     return None
 
 

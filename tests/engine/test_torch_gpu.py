@@ -62,6 +62,29 @@ def test_an_engine_loaded_again_makes_the_same_bits(engine, engine_path):
     assert torch.equal(load_engine(engine_path).run("unet", inputs), engine.run("unet", inputs))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [(1000, 8, 40, 77, 4), (256, 8, 80, 77, 16), (70, 2, 128, 9, 4)])
+def test_one_kernel_for_text_and_image_is_two_attentions(model, dtype, sizes):
+    from fastgen.engine.row_attention import attend_to_both
+
+    length, heads, width, text, tokens = sizes
+    generator = torch.Generator().manual_seed(0)
+    lengths = (length, text, text, tokens, tokens)
+    parts = [torch.randn(3, n, heads * width, generator=generator).to("cuda", dtype) for n in lengths]
+    weights = torch.tensor([0.0, 0.3, 1.0], device="cuda")
+
+    def attend(*parts):
+        split = [part.float().unflatten(2, (heads, -1)).transpose(1, 2) for part in parts]
+        return torch.nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+
+    query, key, value, image_key, image_value = parts
+    expected = attend(query, key, value) + weights[:, None, None] * attend(query, image_key, image_value)
+    got = attend_to_both(*parts, weights, heads=heads)
+    assert compare(got, expected)["psnr_db"] > (65 if dtype == torch.float16 else 47)
+    again = attend_to_both(*(part[1:2] for part in parts), weights[1:2], heads=heads)
+    assert torch.equal(again, got[1:2])
+
+
 def conditions_of(engine, rows):
     inputs = inputs_of(engine, "unet", rows)
     return Conditions(
