@@ -54,8 +54,8 @@ class ChannelsLastGroupNorm(nn.Module):
     """nn.GroupNorm for half precision in channels-last memory, in steps that inductor turns into whole reads.
 
     Sums run down the positions for all channels side by side, as they lie in memory, and are put together to groups
-    afterwards. Inductor's own lowering walks through one group after the other, which is slower for large pictures, and
-    it lays the concatenations of the UNet's way up out channels first, to read them against the grain.
+    afterwards. Inductor's own lowering walks through one group after the other, which is slower for large pictures and
+    for the concatenations of the UNet's way up, and faster everywhere else.
 
     The variance is the mean square less the squared mean, in float32: where that loses digits, the mean is so many
     standard deviations away from zero that the half-precision input itself has fewer left.
