@@ -151,7 +151,8 @@ def _world(layout: Layout, signature: dict[str, Any] | None, last: dict[str, Any
     if signature is not None:
         return int(signature["world"])
     for path in sorted(layout.out.glob("progress-r*.json")):
-        return int(read_json(path)["world"])
+        if (told := read_json(path)) is not None:  # it goes when its rank ends, maybe just now
+            return int(told["world"])
     return None if last is None else int(last["array"]) * int(last["tasks"])
 
 

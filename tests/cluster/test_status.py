@@ -139,3 +139,13 @@ def test_the_queue_tells_what_files_cannot(bank, tmp_path):
 def test_a_folder_without_a_run(tmp_path):
     result = fastgen_status(tmp_path)
     assert result.exit_code == 2 and "has no plan.json" in result.output
+
+
+def test_a_rank_may_end_while_its_file_is_looked_for(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "progress-r000.json").symlink_to(out / "gone")  # listed, and not there any more when it is read
+    found = fastgen_status(out)
+    assert found.exit_code == 2 and "no plan.json" in found.stderr
+    say(out, 1, world=2)
+    assert len(status(out).ranks) == 2
