@@ -1,7 +1,6 @@
 """plan.jsonl, the resolved rows of a run: writing it, reading it, and its rows before it is written."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -12,7 +11,7 @@ from fastgen.errors import FastgenError
 from fastgen.fields import parse_object
 from fastgen.files import atomic_file
 from fastgen.records import Header, Row
-from fastgen.shards.layout import Layout, publish_first, write_signature
+from fastgen.shards.layout import Layout, own_name, publish_first, write_signature
 from fastgen.shards.schema import PlanRow
 
 
@@ -28,7 +27,7 @@ def write_plan(layout: Layout, signature: dict[str, Any], rows: Iterator[Row], *
     Raises:
         OutputError: the folder cannot be written, or was started with something else meanwhile.
     """
-    tmp = layout.out / f".plan.jsonl.{os.getpid()}.part"
+    tmp = own_name(layout.plan)
     try:
         with atomic_file(tmp) as handle:
             for row in rows:

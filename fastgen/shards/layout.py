@@ -1,7 +1,7 @@
 """The output folder: which file lies where, what the finished shards already hold, and who writes run.json.
 
-out/plan.json              what decides the images: bank, engine, seed, arguments; written first, never
-changed out/plan.jsonl             the resolved rows, one per image
+out/plan.json              what decides the images: bank, engine, seed, arguments; written first, never changed
+out/plan.jsonl             the resolved rows, one per image
 out/shards/00003-r001.h5   fourth shard of rank 1
 out/shards/00003-r001-p0.h5, -p1.h5   the same shard in parts, when the run was stopped by a signal inside it
 out/shards/00003-r001.h5.unchecked   whole, but the check of the bank still goes on
@@ -13,6 +13,7 @@ out/run.json               every rank has finished
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -157,9 +158,14 @@ def plan_ids(paths: Iterable[Path]) -> set[str]:
 
 def write_first(path: Path, text: str) -> bool:
     """Write a file unless it is there, atomically even if several ranks try; tell whether it was us."""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.part")
+    tmp = own_name(path)
     atomic_write_text(tmp, text)
     return publish_first(tmp, path)
+
+
+def own_name(path: Path) -> Path:
+    """Where this process alone gets a file ready; containers on several machines have the same process numbers."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 def publish_first(tmp: Path, path: Path) -> bool:

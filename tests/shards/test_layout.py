@@ -14,6 +14,7 @@ from fastgen.shards.layout import (
     check_signature,
     finish_rank,
     missing_indices,
+    own_name,
     publish_first,
     rank_shards,
     scan,
@@ -74,6 +75,15 @@ def test_another_rank_may_write_its_plan_between_two_looks_at_the_folder(tmp_pat
     layout.plan.unlink()
     with pytest.raises(OutputError, match="seed: the folder has 0, this command has 1"):
         check_signature(layout, make_signature(seed=1))
+
+
+def test_processes_of_one_number_on_two_machines_do_not_share_a_file(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(layout_module, "publish_first", lambda tmp, path: written.append(tmp.read_text()) or True)
+    assert own_name(tmp_path / "plan.jsonl") != own_name(tmp_path / "plan.jsonl")
+    for text in ("one", "two"):
+        assert layout_module.write_first(tmp_path / "plan.json", text)
+    assert written == ["one", "two"] and sorted(path.read_text() for path in tmp_path.iterdir()) == ["one", "two"]
 
 
 def test_the_first_plan_wins(tmp_path):
