@@ -80,7 +80,7 @@ class ThreadedProgram:
         workers = min(threads, rows // self._rows)
         # Pieces of one row are all the same call, however many threads that takes.
         own = threads // workers if self._rows == 1 else 1
-        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(own,))
+        self._pool = ThreadPoolExecutor(workers, initializer=keep_threads, initargs=(own,))
         self._is_warm = False
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -100,6 +100,17 @@ class ThreadedProgram:
     def _run(self, piece: Mapping[str, Tensor]) -> Tensor:
         with torch.inference_mode():
             return self._module(**piece)
+
+
+def keep_threads(threads: int) -> None:
+    """Give the calling thread a number of threads that it keeps.
+
+    The first operation of a thread takes over the number that any thread has set last, even after it has set its own:
+    a worker that had not computed yet would forget it when the main thread sets one, and give other last bits than the
+    others. To ask for the number once before is enough.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(threads)
 
 
 def rows_per_piece(rows: int, threads: int) -> int:

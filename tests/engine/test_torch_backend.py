@@ -1,5 +1,6 @@
 """The torch backend: what `--compile` leaves behind, pieces, recordings, and weights in the engine's precision."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -77,6 +78,27 @@ def test_threads_have_whole_rows():
         assert torch.equal(program({"x": x}), x + 1) and torch.equal(program({"x": -x}), 1 - x)
         assert set(seen) == {expected}
         seen.clear()
+
+
+def test_workers_keep_their_number_of_threads_until_their_first_row():
+    """They have only started when the main thread sets a number of its own."""
+    before, started, busy, seen = torch.get_num_threads(), threading.Barrier(2), threading.Barrier(2), []
+
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            busy.wait(timeout=60)  # so that both workers have a piece
+            seen.append(torch.get_num_threads())
+            return x + 1
+
+    try:
+        program = ThreadedProgram(Module(), 4, threads=2)
+        program._is_warm = True
+        list(program._pool.map(lambda _: started.wait(timeout=60), range(2)))
+        torch.set_num_threads(3)
+        program({"x": torch.zeros(4, 1)})
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]
 
 
 @pytest.mark.slow
