@@ -3,9 +3,9 @@
 Command:   python bench/overhead.py engines/mini-onnxruntime-fp32-b8-s64 engines/mini-openvino-bf16-b8-s64
 Hardware:  two cores of an AMD EPYC (virtual) with AVX512_BF16
 Result:    batches 1.6 and 2.5 %, encoded 2.1 and 2.8 %, whole 8.0 and 17.0 % (medians of three turns; the engines
-           worked 125 and 62 to 77 s; bench/results/overhead-cpu.json). An Intel Xeon with AMX, two turns: encoded 4.1
-           and 6.6 %, whole 11 and 23 % (overhead-xeon.json); Stable Diffusion 1.5's shapes there, 16 rows, one
-           turn, --policy uniform: encoded 1.7 % (overhead-sd15-xeon.json)
+           worked 125 and 62 to 77 s; bench/results/overhead-cpu.json). An Intel Xeon with AMX, two turns, later:
+           encoded 2.1 and 3.8 %, whole 7.0 and 17.5 % (overhead-xeon.json); Stable Diffusion 1.5's shapes there, 16
+           rows, one turn, --policy uniform: encoded 1.7 % (overhead-sd15-xeon.json)
 
 Runs the first rows of prompts/pets.jsonl with `fastgen run`, with every engine in turn, each run in a process of its
 own. Three shares of the time in UNet and VAE are given, all beyond that time:
