@@ -43,9 +43,6 @@ def fuse_for_gpu(module: nn.Module) -> None:
     if isinstance(module, VaeDecoder):
         _replace_group_norms(module.vae.decoder)
     elif isinstance(module, ConditionedUNet):
-        for block in module.unet.up_blocks:
-            for resnet in block.resnets:  # their first norm reads a concatenation
-                resnet.norm1 = ChannelsLastGroupNorm(resnet.norm1)
         _fuse_projections(module)
         _fuse_cross_attention(module)
 
@@ -54,8 +51,8 @@ class ChannelsLastGroupNorm(nn.Module):
     """nn.GroupNorm for half precision in channels-last memory, in steps that inductor turns into whole reads.
 
     Sums run down the positions for all channels side by side, as they lie in memory, and are put together to groups
-    afterwards. Inductor's own lowering walks through one group after the other, which is slower for large pictures and
-    for the concatenations of the UNet's way up, and faster everywhere else.
+    afterwards. Inductor's own lowering walks through one group after the other, which is slower for the decoder's large
+    pictures, and faster for the UNet's small ones.
 
     The variance is the mean square less the squared mean, in float32: where that loses digits, the mean is so many
     standard deviations away from zero that the half-precision input itself has fewer left.

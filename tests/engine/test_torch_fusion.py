@@ -89,8 +89,7 @@ def test_the_unet_computes_what_it_did():
     expected = unet(*inputs)
     fuse_for_gpu(unet)
     assert compare(unet(*inputs), expected)["psnr_db"] > 50
-    names = [name for name, part in unet.unet.named_modules() if isinstance(part, ChannelsLastGroupNorm)]
-    assert len(names) == 12 and all(name.endswith("norm1") and name.startswith("up_blocks.") for name in names)
+    assert not any(isinstance(part, ChannelsLastGroupNorm) for part in unet.modules()), "inductor's are faster there"
     own = {type(p).__name__ for name, p in unet.unet.attn_processors.items() if ".attn1." in name}
     assert own == {"FusedAttnProcessor2_0"}
 
